@@ -1,0 +1,114 @@
+"""What all configs share: every key there is, with its default and its meaning.
+
+A config file is a function `get_config(arg)` that starts from `default()` and changes
+what its recipe changes. `robustvit config --config FILE` prints the result.
+"""
+
+from ml_collections import ConfigDict
+
+
+def default() -> ConfigDict:
+    """Every key; the values are those of the Light Recipe (arXiv:2209.07399)."""
+    c = ConfigDict()
+    c.seed = 42
+    c.epochs = 100
+    c.cooldown_epochs = 10  # more epochs at the lowest rate, after the schedule
+    c.trainable = (".*",)  # parameters to train, as patterns of their paths
+
+    c.model = ConfigDict({"name": "xcit_small_12_p16_224"})
+    c.model.args = ConfigDict(
+        {
+            "num_classes": 0,  # 0: as many as the dataset has
+            "drop_path": 0.05,
+            "mean": (0.0, 0.0, 0.0),  # input normalisation, inside the model
+            "std": (1.0, 1.0, 1.0),
+            "bn_group": 64,  # examples that share batch statistics; 0: the whole batch
+            "remat": False,  # recompute blocks in the backward pass: slower, smaller
+            "dtype": "float32",  # or bfloat16
+        }
+    )
+
+    c.data = ConfigDict()
+    c.data.name = "digits"  # digits, folder:<path>, or any TFDS name
+    c.data.dir = ""  # where TFDS datasets lie; empty: TFDS' own default
+    c.data.train_split = "train[:90%]"
+    c.data.val_split = "train[90%:]"  # chooses the best checkpoint
+    c.data.test_split = "test"  # only for the report
+    c.data.image_size = 32
+    c.data.batch_size = 512  # of all devices together
+    c.data.crop_pct = 1.0  # evaluation: resize to image_size / crop_pct, then crop
+    c.data.on_error = "raise"  # what a corrupt image does: raise or skip
+    c.data.num_threads = 0  # of the input pipeline; 0: one per core
+    c.data.transform = ConfigDict({"name": "cifar", "args": ConfigDict()})
+    # On the device, after the transform of the host:
+    c.data.augment = ConfigDict(
+        {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "erasing": 0.0}
+    )
+
+    c.threat = ConfigDict({"norm": "linf", "eps": "8/255"})
+    c.threat.schedule = ConfigDict(
+        {"name": "linear", "warmup_epochs": 10, "zero_epochs": 0}
+    )
+    c.attack = ConfigDict({"name": "pgd"})
+    # step_size: like eps; "auto" is 1.5 eps / steps with the eps at the end
+    c.attack.args = ConfigDict({"steps": 1, "step_size": "auto", "random_start": True})
+    c.objective = ConfigDict({"name": "adversarial"})
+    c.objective.args = ConfigDict(
+        {
+            "label_smoothing": 0.1,
+            "attack_loss": "untargeted",
+            "attack_bn": "eval",  # train_update: as published
+            "clean_forward": "none",  # metrics, update: costs a forward pass
+        }
+    )
+
+    c.optim = ConfigDict({"name": "adamw", "lr": 5e-4, "ema_decay": 0.0})
+    c.optim.lr_scaling = "none"  # linear or sqrt: lr is then meant for 512 images
+    c.optim.args = ConfigDict({"weight_decay": 0.5, "clip_norm": 0.0})
+    c.optim.schedule = ConfigDict({"name": "cosine"})
+    c.optim.schedule.args = ConfigDict(
+        {"warmup_epochs": 10, "warmup_lr": 1e-6, "min_lr": 1e-5}
+    )
+
+    c.report = ConfigDict({"steps": 20, "restarts": 1})  # PGD at the end of training
+    c.checkpoint = ConfigDict(
+        {"every": 1000, "keep": 2, "best_metric": "val/robust_accuracy"}
+    )
+    c.log = ConfigDict({"every": 20, "tensorboard": False, "wandb_project": ""})
+    return c
+
+
+def pick(arg: str | None, **choices: tuple[str, ...]) -> dict[str, str]:
+    """Read "m12,eps8": at most one word of each choice, the first is the default."""
+    picked = {name: words[0] for name, words in choices.items()}
+    for word in filter(None, (arg or "").split(",")):
+        homes = [name for name, words in choices.items() if word in words]
+        if not homes:
+            known = "; ".join(" or ".join(words) for words in choices.values())
+            raise ValueError(f"config variant {word!r} is unknown; there are {known}")
+        picked[homes[0]] = word
+    return picked
+
+
+def trades(c: ConfigDict) -> None:
+    """Turn a config into TRADES with ten steps, as the CIFAR recipes have it."""
+    c.attack.args.steps = 10
+    c.objective = ConfigDict({"name": "trades"})
+    c.objective.args = ConfigDict(
+        {"beta": 6.0, "label_smoothing": 0.0, "attack_bn": "eval"}
+    )
+
+
+def standard(c: ConfigDict) -> None:
+    """Turn a config into its twin without an attack; validation still attacks."""
+    c.objective = ConfigDict({"name": "standard"})
+    c.objective.args = ConfigDict({"label_smoothing": 0.1})
+    c.checkpoint.best_metric = "val/clean_accuracy"
+
+
+def as_published(c: ConfigDict) -> None:
+    """The `paper` profile: BatchNorm in the attack and selection as in the TPU runs."""
+    c.objective.args.attack_bn = "train_update"
+    if c.objective.name == "adversarial":
+        c.objective.args.clean_forward = "update"
+    c.data.train_split, c.data.val_split = "train", c.data.test_split

@@ -1,0 +1,50 @@
+"""robustvit: adversarially robust vision models in JAX and Flax.
+
+import robustvit as rv
+
+model, variables = rv.load_run("runs/quickstart")
+forward = rv.logits_fn(model, variables)          # images in [0, 1] -> logits
+attack = rv.LabelAttack(rv.PGD(steps=20, step_size=2 / 255), restarts=2)
+report = rv.evaluate(forward, images, labels, rv.ThreatModel("linf", 8 / 255),
+                     {"pgd-20": attack})
+report.robust_accuracy
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from robustvit.attacks import PGD, LabelAttack, fgsm
+from robustvit.evaluation import Report, evaluate, logits_fn
+from robustvit.models import create_model
+from robustvit.threat import ThreatModel
+from robustvit.types import Outputs
+
+__version__ = "0.1.0"
+
+
+def load_run(workdir: str, step: int | str = "best") -> tuple[Any, dict[str, Any]]:
+    """Model and variables of a training run; see `robustvit.runs.load_run`.
+
+    Args:
+      workdir: folder of the run; may be remote, like "gs://bucket/run".
+      step: "best" (by the run's own metric), "latest", or a number.
+    """
+    # Here, because checkpoints and datasets make the import heavy.
+    from robustvit.runs import load_run
+
+    return load_run(workdir, step)
+
+
+__all__ = [
+    "PGD",
+    "LabelAttack",
+    "Outputs",
+    "Report",
+    "ThreatModel",
+    "create_model",
+    "evaluate",
+    "fgsm",
+    "load_run",
+    "logits_fn",
+]

@@ -1,0 +1,12 @@
+"""Attacks: they climb a loss inside a threat model and know no model.
+
+An entry of ATTACKS takes its numbers and gives a `Maximizer`; adding one is a file and
+a line here, and the contract tests then cover it.
+"""
+
+from robustvit.attacks.label_attack import LabelAttack
+from robustvit.attacks.pgd import PGD, fgsm, light_step_size
+
+ATTACKS = {"fgsm": fgsm, "pgd": PGD}
+
+__all__ = ["ATTACKS", "PGD", "LabelAttack", "fgsm", "light_step_size"]

@@ -1,0 +1,76 @@
+"""An attack on predictions, for evaluation: what climbs, on which loss, how often.
+
+attack = LabelAttack(PGD(steps=20, step_size=2 / 255), loss="margin", restarts=2)
+x_adv = attack(forward, images, labels, threat, keys)      # one restart
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+
+from robustvit import losses
+from robustvit.attacks.pgd import PGD
+from robustvit.threat import ThreatModel
+from robustvit.types import Forward, Images, Keys, Labels
+
+UNTARGETED = {
+    "cross_entropy": losses.cross_entropy,
+    "margin": losses.margin,
+    "dlr": losses.dlr,
+}
+TARGETED = {"targeted_cross_entropy": losses.targeted_cross_entropy}
+
+
+@dataclass(frozen=True)
+class LabelAttack:
+    """A climber, the loss it climbs, and how often it may start again.
+
+    Args:
+      attack: `PGD` or anything else that climbs a loss.
+      loss: "cross_entropy", "margin", "dlr", or "targeted_cross_entropy" (towards a
+        class drawn uniformly from the wrong ones, a new one at each restart).
+      restarts: runs from new random starts; an example counts as broken if any of
+        them breaks it.
+
+    Raises:
+      ValueError: for an unknown loss or fewer than one restart.
+    """
+
+    attack: PGD
+    loss: str = "cross_entropy"
+    restarts: int = 1
+
+    def __post_init__(self):
+        if self.loss not in {**UNTARGETED, **TARGETED}:
+            known = ", ".join({**UNTARGETED, **TARGETED})
+            raise ValueError(f"loss={self.loss!r} is not one of {known}")
+        if self.restarts < 1:
+            raise ValueError(f"restarts={self.restarts} must be at least 1")
+
+    def __call__(
+        self,
+        forward: Forward,
+        images: Images,
+        labels: Labels,
+        threat: ThreatModel,
+        keys: Keys,
+    ) -> Images:
+        """One run, from the start that `keys` (one per example) decide."""
+        k_start, k_target = jax.vmap(jax.random.split, out_axes=1)(keys)
+
+        def loss_fn(x):
+            logits = forward(x)
+            if self.loss in UNTARGETED:
+                return UNTARGETED[self.loss](logits, labels)
+            targets = wrong_classes(k_target, labels, logits.shape[-1])
+            return TARGETED[self.loss](logits, targets)
+
+        return self.attack(loss_fn, images, threat, k_start)
+
+
+def wrong_classes(keys: Keys, labels: Labels, num_classes: int) -> Labels:
+    """For each example a class drawn uniformly from all but its own."""
+    shift = jax.vmap(lambda key: jax.random.randint(key, (), 1, num_classes))(keys)
+    return (labels + shift) % num_classes

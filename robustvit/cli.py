@@ -1,0 +1,187 @@
+"""The command line: `robustvit COMMAND ...`, the same as `python -m robustvit`.
+
+Only flags and words are handled here. Each command turns them into objects with
+`runs.py` and calls the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+CONFIG_HELP = (
+    "config file, with a variant behind a colon: configs/quickstart.py:standard"
+)
+OVERRIDES = (
+    "Any key of the config can be set as --config.KEY=VALUE, e.g. "
+    "--config.threat.eps=4/255 --config.optim.lr=1e-3. `robustvit config --config FILE` "
+    "lists the keys."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0 done, 2 bad input, 130/42 interrupted."""
+    args, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
+    # Silences XLA's log lines about the machine; errors still come as exceptions.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from robustvit.training.interrupts import Interrupted
+    from robustvit.training.metrics import NotFiniteError
+
+    try:
+        return args.run(args, overrides) or 0
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
+    except NotFiniteError as error:
+        print(f"robustvit: training diverged: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("ROBUSTVIT_TRACEBACK"):
+            raise
+        print(f"robustvit {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was lost but this command", file=sys.stderr)
+        return 130
+
+
+def _parse(argv):
+    parser = argparse.ArgumentParser(
+        prog="robustvit",
+        description="Train adversarially robust vision models in JAX, and evaluate "
+        "them honestly.",
+        epilog="`robustvit COMMAND --help` explains a command. Start with: robustvit "
+        "train --config configs/quickstart.py --workdir runs/quickstart",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_train(commands)
+    _add_eval(commands)
+    _add_config(commands)
+    _add_doctor(commands)
+    args, rest = parser.parse_known_args(argv)
+    unknown = [a for a in rest if a.startswith("-") and not a.startswith("--config.")]
+    if unknown or (rest and not hasattr(args, "config")):
+        parser.error(f"unknown arguments: {' '.join(unknown or rest)}")
+    return args, rest
+
+
+def _add_train(commands):
+    train = commands.add_parser(
+        "train",
+        help="train a model, or go on with a training; ends in a report and pictures",
+        description="Train what the config says. The same command on the same folder "
+        "goes on where it stopped; Ctrl-C and SIGTERM save a checkpoint first.",
+        epilog=OVERRIDES,
+    )
+    train.add_argument("--config", required=True, help=CONFIG_HELP)
+    train.add_argument(
+        "--workdir", required=True, type=Path, help="folder of the run; made if missing"
+    )
+    train.set_defaults(run=_train)
+
+
+def _add_eval(commands):
+    evaluate = commands.add_parser(
+        "eval",
+        help="attack a trained model and write a robustness report",
+        description="Accuracy of a run's model, clean and under attack, as JSON and as "
+        "a picture.",
+    )
+    add = evaluate.add_argument
+    add("--workdir", required=True, help="folder of the run (may be gs://...)")
+    add("--checkpoint", default="best", help="best, latest or a step; default: best")
+    add("--attack", default="pgd", choices=("clean", "fgsm", "pgd"))
+    add("--steps", type=int, default=20, help="of pgd; default: 20")
+    add("--step-size", help="like --eps; default: 2.5 eps / steps")
+    add("--restarts", type=int, default=1, help="an example falls if any run breaks it")
+    add(
+        "--loss",
+        default="cross_entropy",
+        help="cross_entropy (default), margin, dlr or targeted_cross_entropy",
+    )
+    add("--norm", help="linf, l2 or l1; default: the one the run was trained for")
+    add("--eps", help="like 8/255; default: the one the run was trained for")
+    add("--split", help="like test[:1000]; default: the run's test split")
+    add("--data-dir", help="where TFDS datasets lie; default: as in training")
+    add("--batch-size", type=int, default=128, help="default: 128")
+    add("--seed", type=int, default=0, help="of the attack's random starts")
+    add(
+        "--report",
+        type=Path,
+        help="default: WORKDIR/report-ATTACK-NORM-EPS.json; a .png goes beside it",
+    )
+    evaluate.set_defaults(run=_eval)
+
+
+def _add_config(commands):
+    config = commands.add_parser(
+        "config",
+        help="print a config: every key, its type, what differs from the defaults",
+        epilog=OVERRIDES,
+    )
+    config.add_argument("--config", required=True, help=CONFIG_HELP)
+    config.set_defaults(run=_config)
+
+
+def _add_doctor(commands):
+    doctor = commands.add_parser(
+        "doctor", help="check devices, collectives, disk, datasets, input pipeline"
+    )
+    doctor.add_argument("--data-dir", help="where TFDS datasets lie")
+    doctor.add_argument("--dataset", default="digits", help="to time; default: digits")
+    doctor.add_argument("--split", default="train", help="to time; default: train")
+    doctor.add_argument("--workdir", default=".", help="whose disk to look at")
+    doctor.set_defaults(run=_doctor)
+
+
+def _train(args, overrides):
+    from robustvit.commands import train
+    from robustvit.config_files import load_config
+
+    train(load_config(args.config, overrides), args.workdir)
+
+
+def _eval(args, _):
+    from robustvit import commands
+    from robustvit.runs import open_run
+    from robustvit.threat import ThreatModel
+
+    trained = open_run(args.workdir, args.checkpoint)[2].threat
+    threat = ThreatModel(args.norm or trained.norm, args.eps or trained.eps)
+    attacks = commands.attacks_from_flags(
+        args.attack,
+        threat,
+        steps=args.steps,
+        step_size=args.step_size,
+        restarts=args.restarts,
+        loss=args.loss,
+    )
+    commands.evaluate_run(
+        args.workdir,
+        args.report or commands.default_report_path(args.workdir, args.attack, threat),
+        threat=threat,
+        attacks=attacks,
+        split=args.split,
+        seed=args.seed,
+        checkpoint=args.checkpoint,
+        batch_size=args.batch_size,
+        data_dir=args.data_dir,
+    )
+
+
+def _config(args, overrides):
+    from robustvit.config_files import load_config, show
+
+    config = load_config(args.config, overrides)
+    from configs import common  # `load_config` has put its folder on the path
+
+    print(show(config, common.default()))
+
+
+def _doctor(args, _):
+    from robustvit.doctor import examine
+
+    return examine(args.data_dir, args.dataset, args.split, Path(args.workdir))

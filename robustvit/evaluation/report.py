@@ -1,0 +1,126 @@
+"""What an evaluation found, as numbers, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from robustvit.attacks import LabelAttack
+from robustvit.threat import ThreatModel, format_eps
+
+SCHEMA = 1
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Report:
+    """Result of `evaluate`; accuracies are fractions.
+
+    Attributes:
+      threat, attacks, seed: what was asked.
+      images, labels: what it was asked of, (n, h, w, 3) in [0, 1] and (n,).
+      x_adv: float32 (n, h, w, 3); the clean image where nothing broke it.
+      clean_predictions, adversarial_predictions: int (n,).
+      broken_by: int (n,); 0 wrong without an attack, i the i-th attack, -1 robust.
+      seconds: wall time, compilation included.
+      class_names: may be empty.
+    """
+
+    threat: ThreatModel
+    attacks: dict[str, LabelAttack]
+    seed: int
+    images: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    x_adv: np.ndarray = field(repr=False)
+    clean_predictions: np.ndarray = field(repr=False)
+    adversarial_predictions: np.ndarray = field(repr=False)
+    broken_by: np.ndarray = field(repr=False)
+    seconds: float
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of examples that are right without an attack."""
+        return float((self.broken_by != 0).mean())
+
+    @property
+    def robust(self) -> np.ndarray:
+        """Which examples withstood everything, bool (n,)."""
+        return self.broken_by == -1
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of examples that withstood everything: the number to report."""
+        return float(self.robust.mean())
+
+    @property
+    def accuracy_after(self) -> dict[str, float]:
+        """Accuracy left after each attack, in order: never rises."""
+        return {
+            name: float(((self.broken_by == -1) | (self.broken_by > number)).mean())
+            for number, name in enumerate(self.attacks, 1)
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the images, ready for JSON."""
+        n = len(self.labels)
+        return {
+            "schema": SCHEMA,
+            "num_examples": n,
+            "clean_accuracy": self.clean_accuracy,
+            "clean_interval95": wilson(self.clean_accuracy, n),
+            "robust_accuracy": self.robust_accuracy,
+            "robust_interval95": wilson(self.robust_accuracy, n),
+            "accuracy_after": self.accuracy_after,
+            "threat": {
+                "norm": self.threat.norm,
+                "eps": format_eps(float(self.threat.eps)),
+                "eps_float": float(self.threat.eps),
+            },
+            "attacks": {name: asdict(attack) for name, attack in self.attacks.items()},
+            "seed": self.seed,
+            "seconds": round(self.seconds, 2),
+            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "versions": {"jax": jax.__version__, "numpy": np.__version__},
+            "broken_by": self.broken_by.tolist(),
+        }
+
+    def to_json(self, path: str | Path, **extra: Any) -> None:
+        """Write `to_dict`, and `extra` beside it, in one piece or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".tmp")
+        draft.write_text(json.dumps({**extra, **self.to_dict()}, indent=1))
+        os.replace(draft, path)
+
+    def plot(self, path: str | Path, *, rows: int = 6) -> None:
+        """Save a grid: image, perturbation, adversarial image, with predictions."""
+        from robustvit.evaluation.picture import save_grid
+
+        save_grid(self, Path(path), rows)
+
+    def __str__(self) -> str:
+        """The numbers, one line each."""
+        n = len(self.labels)
+        lines = [("clean", self.clean_accuracy), *self.accuracy_after.items()]
+        text = [
+            f"{self.threat.norm}, eps {format_eps(float(self.threat.eps))}, {n} images"
+        ]
+        for name, value in lines:
+            low, high = wilson(value, n)
+            text.append(f"  {name:<12} {value:7.2%}   [{low:.2%}, {high:.2%}]")
+        return "\n".join(text)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of `n` independent trials (Wilson 1927)."""
+    centre = share + Z95**2 / (2 * n)
+    spread = Z95 * (share * (1 - share) / n + Z95**2 / (4 * n**2)) ** 0.5
+    scale = 1 + Z95**2 / n
+    return (max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))

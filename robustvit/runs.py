@@ -1,0 +1,295 @@
+"""From a config to objects, and from the folder of a run back to its model.
+
+Names end here: everything below takes models, attacks and schedules, not their names.
+
+    run = build(config)
+    fit(**run.fit_arguments(), workdir=workdir)
+    model, variables = load_run(workdir)
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from robustvit.attacks import ATTACKS, PGD, light_step_size
+from robustvit.data import pipeline, transforms
+from robustvit.data.augment import Augment
+from robustvit.data.sources import Source, open_source
+from robustvit.models import create_model
+from robustvit.objectives import OBJECTIVES
+from robustvit.parallel import data_mesh, replicated
+from robustvit.threat import ThreatModel, parse_eps
+from robustvit.training import optim, schedules
+from robustvit.training.checkpoint import Checkpoints
+from robustvit.training.loop import Settings, TrainData
+from robustvit.types import Objective
+
+TRANSFORMS = {
+    "imagenet": transforms.imagenet_train,
+    "cifar": transforms.cifar_train,
+    "digits": transforms.digits_train,
+}
+OPTIMIZERS = {"adamw": optim.adamw, "sgd": optim.sgd}
+LR_SCHEDULES = {
+    "cosine": schedules.cosine,
+    "step": schedules.step_decay,
+    "constant": schedules.constant,
+}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The objects of one config, ready for `fit`."""
+
+    config: dict[str, Any]  # resolved, plain types only
+    model: Any
+    objective: Objective
+    attack: PGD
+    tx: optax.GradientTransformation
+    data: TrainData
+    threat: ThreatModel
+    threat_at: Callable[[int], ThreatModel]
+    lr_at: schedules.EpochSchedule
+    settings: Settings
+    key: jax.Array
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """What `robustvit.training.loop.fit` wants, but for the folder."""
+        names = "model objective tx data threat threat_at lr_at settings key config"
+        return {
+            **{name: getattr(self, name) for name in names.split()},
+            "validate_with": self.attack,
+        }
+
+
+def build(config: ConfigDict) -> Run:
+    """Every object that training needs; raises ValueError for what does not fit."""
+    c = resolve(config)
+    threat = ThreatModel(c.threat.norm, c.threat.eps)
+    model = build_model(c)
+    attack = build_attack(c)
+    objective = _make(
+        "objective", OBJECTIVES, c.objective.name, model, attack, **c.objective.args
+    )
+    data = build_data(c)
+    epochs = c.epochs + c.cooldown_epochs
+    lr_at = build_lr(c)
+    eps_at = schedules.eps_schedule(c.threat.schedule.name, float(threat.eps),
+                                    **_without(c.threat.schedule, "name"))  # fmt: skip
+    schedule = schedules.per_step(lr_at, epochs, data.steps_per_epoch)
+    tx = _make("optimizer", OPTIMIZERS, c.optim.name, schedule, **c.optim.args)
+    return Run(
+        config=to_plain(c),
+        model=model,
+        objective=objective,
+        attack=attack,
+        tx=optim.partition(tx, c.trainable),
+        data=data,
+        threat=threat,
+        threat_at=lambda epoch: ThreatModel(threat.norm, eps_at(epoch)),
+        lr_at=lr_at,
+        settings=Settings(
+            epochs=epochs,
+            ema_decay=c.optim.ema_decay,
+            log_every=c.log.every,
+            save_every=c.checkpoint.every,
+            keep=c.checkpoint.keep,
+            best_metric=c.checkpoint.best_metric,
+            tensorboard=c.log.tensorboard,
+            wandb_project=c.log.wandb_project,
+        ),
+        key=jax.random.key(c.seed),
+    )
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+    """A copy in which nothing is left to be worked out ("auto", 0 for "all")."""
+    c = config.copy_and_resolve_references()
+    for key, low in (("epochs", 1), ("cooldown_epochs", 0)):
+        if c[key] < low:
+            raise ValueError(f"{key}={c[key]} must be at least {low}")
+    for key in ("every", "keep"):
+        if c.checkpoint[key] < 1:
+            raise ValueError(f"checkpoint.{key}={c.checkpoint[key]} must be at least 1")
+    if c.log.every < 1:
+        raise ValueError(f"log.every={c.log.every} must be at least 1")
+    eps = parse_eps(c.threat.eps, c.threat.norm)
+    args = c.attack.args
+    if args.get("step_size") == "auto":
+        args.step_size = repr(light_step_size(eps, args.get("steps", 1)))
+    found = open_data(c, c.data.train_split).num_classes
+    wanted = c.model.args.num_classes
+    if 0 < wanted < found:
+        raise ValueError(
+            f"model.args.num_classes={wanted}, but {c.data.name} has labels up to "
+            f"{found - 1}"
+        )
+    c.model.args.num_classes = wanted or found
+    return c
+
+
+def build_model(c: Mapping[str, Any]) -> Any:
+    """The model of a resolved config."""
+    args = {**c["model"]["args"]}
+    if args["dtype"] not in DTYPES:
+        raise ValueError(
+            f"model.args.dtype={args['dtype']!r} is not one of {', '.join(DTYPES)}"
+        )
+    args["dtype"] = DTYPES[args["dtype"]]
+    args["bn_group"] = args["bn_group"] or None
+    lists = {k: tuple(v) for k, v in args.items() if isinstance(v, list | tuple)}
+    return create_model(c["model"]["name"], **{**args, **lists})
+
+
+def build_attack(c: ConfigDict) -> PGD:
+    """The training attack of a resolved config."""
+    args = dict(c.attack.args)
+    args["step_size"] = parse_eps(args["step_size"], norm="l2")
+    return _make("attack", ATTACKS, c.attack.name, **args)
+
+
+def build_lr(c: ConfigDict) -> schedules.EpochSchedule:
+    """Learning rate by epoch, the batch size taken into account."""
+    lr = schedules.scale_lr(c.optim.lr, c.data.batch_size, c.optim.lr_scaling)
+    args = dict(c.optim.schedule.args)
+    if c.optim.schedule.name == "cosine":
+        args["epochs"] = c.epochs
+    return _make("schedule", LR_SCHEDULES, c.optim.schedule.name, lr, **args)
+
+
+def build_data(c: ConfigDict) -> TrainData:
+    """Training and held-out batches of a resolved config."""
+    size, batch_size = c.data.image_size, c.data.batch_size
+    transform = _make(
+        "transform", TRANSFORMS, c.data.transform.name, size, **c.data.transform.args
+    )
+    source = open_data(c, c.data.train_split)
+    held_out = open_data(c, c.data.val_split)
+    stats = pipeline.LoaderStats()
+    options = _loading(c, stats)
+    augment = Augment(**c.data.augment)
+    return TrainData(
+        train=lambda step: pipeline.train_batches(
+            source,
+            transform,
+            batch_size=batch_size,
+            seed=c.seed,
+            start_step=step,
+            **options,
+        ),
+        val=lambda: pipeline.eval_batches(
+            held_out,
+            transforms.EvalTransform(size, c.data.crop_pct),
+            batch_size=batch_size,
+            **options,
+        ),
+        steps_per_epoch=pipeline.steps_per_epoch(source, batch_size),
+        batch_size=batch_size,
+        image_size=size,
+        augment=augment if any(c.data.augment.values()) else None,
+        skipped=lambda: stats.skipped,
+    )
+
+
+def open_data(c: ConfigDict, split: str) -> Source:
+    """A split of the config's dataset."""
+    return open_source(c.data.name, split, data_dir=c.data.dir or None)
+
+
+def labelled_chunks(
+    c: ConfigDict, split: str, *, batch_size: int = 512
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Float images in [0, 1] and labels of a split, for `evaluate`."""
+    batches = pipeline.eval_batches(
+        open_data(c, split),
+        transforms.EvalTransform(c.data.image_size, c.data.crop_pct),
+        batch_size=batch_size,
+        **_loading(c, pipeline.LoaderStats()),
+    )
+    for batch in batches:
+        mask = batch["mask"]
+        yield batch["image"][mask].astype(np.float32) / 255, batch["label"][mask]
+
+
+def _loading(c, stats):
+    return {
+        "host": jax.process_index(),
+        "num_hosts": jax.process_count(),
+        "num_threads": c.data.num_threads or None,
+        "on_error": c.data.on_error,
+        "stats": stats,
+    }
+
+
+def load_run(workdir: str, step: int | str = "best") -> tuple[Any, dict[str, Any]]:
+    """Model and evaluation variables of a finished (or running) training.
+
+    Args:
+      workdir: folder of the run; may be remote, like "gs://bucket/run".
+      step: "best" (by the run's own metric), "latest", or a number.
+
+    Returns:
+      The module, and {"params", "batch_stats"} (averaged ones where the run has them).
+
+    Raises:
+      ValueError: if there is no such checkpoint.
+    """
+    model, variables, _, _ = open_run(workdir, step)
+    return model, variables
+
+
+def open_run(
+    workdir: str, step: int | str = "best"
+) -> tuple[Any, dict[str, Any], ConfigDict, int]:
+    """As `load_run`, and with the run's config and the step that was chosen."""
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        config = ConfigDict(checkpoints.config(checkpoints.find("latest")))
+        number = checkpoints.find(step, config.checkpoint.best_metric)
+        variables = checkpoints.variables(number, replicated(data_mesh()))
+    return build_model(config), variables, config, number
+
+
+def to_plain(config: ConfigDict) -> dict[str, Any]:
+    """As JSON would give it back: tuples as lists."""
+
+    def plain(value):
+        if isinstance(value, Mapping | ConfigDict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+    return plain(config)
+
+
+def _without(config, key):
+    return {name: value for name, value in config.items() if name != key}
+
+
+def _make(what: str, table: Mapping[str, Callable], name: str, *args: Any, **kw: Any):
+    """Look `name` up and call it; an unknown name or argument is one clear sentence."""
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}: {_nearest(name, table)}")
+    known = inspect.signature(table[name]).parameters
+    for key in kw:
+        if key not in known:
+            raise ValueError(
+                f"{what} {name!r} has no argument {key!r}: {_nearest(key, known)}"
+            )
+    return partial(table[name], *args, **kw)()
+
+
+def _nearest(word, known):
+    close = difflib.get_close_matches(word, list(known), n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}there are {', '.join(known)}"

@@ -1,0 +1,298 @@
+"""The training loop: objects in, a trained and checkpointed state out.
+
+    fit(model, objective, tx, data=data, validate_with=attack, threat_at=threat_at,
+        settings=Settings(epochs=10), workdir=workdir, key=jax.random.key(0))
+
+Called again on the same folder it goes on from the last checkpoint, and ends with the
+same parameters to the bit: batches and random keys are functions of the step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from robustvit.attacks import PGD
+from robustvit.parallel import check_divisible, data_mesh, put_batch, replicated
+from robustvit.threat import ThreatModel
+from robustvit.training.checkpoint import Checkpoints
+from robustvit.training.display import Display
+from robustvit.training.interrupts import Interrupted, StopRequest, stop_on_signals
+from robustvit.training.metrics import MetricsWriter, fetch
+from robustvit.training.schedules import EpochSchedule
+from robustvit.training.step import (
+    Augment,
+    evaluation_variables,
+    init_state,
+    make_eval_step,
+    make_train_step,
+)
+from robustvit.training.throughput import Throughput, forward_flops, peak_flops
+from robustvit.types import Batch, Objective, TrainState
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What the loop needs to know of a dataset.
+
+    Attributes:
+      train: first step -> endless batches of numpy arrays, a function of the step.
+      val: -> batches of the held-out split, padded and masked.
+      steps_per_epoch: of `train`.
+      batch_size: examples in a global batch.
+      image_size: side of the images in pixels.
+      augment: augmentation on the device, or None.
+      skipped: () -> unreadable examples replaced so far.
+    """
+
+    train: Callable[[int], Iterator[Batch]]
+    val: Callable[[], Iterator[Batch]]
+    steps_per_epoch: int
+    batch_size: int
+    image_size: int
+    augment: Augment | None = None
+    skipped: Callable[[], int] = lambda: 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long to train, what to average, how often to write.
+
+    Attributes:
+      epochs: total, cool-down included.
+      ema_decay: of the averaged weights; 0 for none.
+      log_every: steps between two records.
+      save_every: steps between two checkpoints, besides the one after each epoch.
+      keep: latest checkpoints to keep; the best is kept as well.
+      best_metric: which metric, higher is better.
+      tensorboard, wandb_project: where else metrics go.
+    """
+
+    epochs: int
+    ema_decay: float = 0.0
+    log_every: int = 20
+    save_every: int = 1000
+    keep: int = 2
+    best_metric: str = "val/robust_accuracy"
+    tensorboard: bool = False
+    wandb_project: str = ""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How training ended."""
+
+    state: TrainState
+    history: list[dict[str, Any]] = field(repr=False)
+    best_step: int
+
+
+def fit(
+    model: Any,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    *,
+    data: TrainData,
+    validate_with: PGD,
+    threat: ThreatModel,
+    threat_at: Callable[[int], ThreatModel],
+    lr_at: EpochSchedule,
+    settings: Settings,
+    workdir: Path,
+    key: jax.Array,
+    config: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """Train `settings.epochs` epochs, or what is left of them.
+
+    Args:
+      model: validated once per epoch, clean and under `validate_with`.
+      objective: built on the same model.
+      tx: the optimizer, its schedule inside.
+      data: batches, see `TrainData`.
+      validate_with: the attack of the validation, on `threat`.
+      threat: what to be robust against in the end.
+      threat_at: epoch -> the threat model to train against.
+      lr_at: epoch -> learning rate, to be logged.
+      settings: see `Settings`.
+      workdir: folder for checkpoints and metrics.
+      key: everything random follows from it and the step.
+      config: stored beside the weights.
+
+    Raises:
+      ValueError: if the batch does not divide over the devices.
+      NotFiniteError: if a metric is NaN; the last good checkpoint stays.
+      Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    mesh = data_mesh()
+    check_divisible(data.batch_size, mesh)
+    init = jax.jit(
+        partial(
+            init_state,
+            model,
+            tx,
+            image_size=data.image_size,
+            ema=settings.ema_decay > 0,
+        ),
+        out_shardings=replicated(mesh),
+    )
+    checkpoints = Checkpoints(
+        workdir, keep=settings.keep, best_metric=settings.best_metric
+    )
+    with checkpoints, stop_on_signals() as stop:
+        state = checkpoints.restore(_abstract(init, key, mesh)) or init(key)
+        writer = MetricsWriter(
+            workdir,
+            int(state.step),
+            tensorboard=settings.tensorboard,
+            wandb_project=settings.wandb_project,
+            config=config,
+        )
+        with writer:
+            run = _Run(model, objective, tx, data, validate_with, threat, threat_at,
+                       lr_at, settings, mesh, key, dict(config or {}), checkpoints,
+                       writer, stop)  # fmt: skip
+            state = run.train(state)
+            checkpoints.wait()
+            return Fitted(state, writer.history, checkpoints.find("best"))
+
+
+def _abstract(init, key, mesh):
+    """Shapes and shardings of a fresh state, for restoring onto these devices."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
+        jax.eval_shape(init, key),
+    )
+
+
+@dataclass
+class _Run:
+    """The arguments of `fit`, so that its parts need not pass them around."""
+
+    model: Any
+    objective: Objective
+    tx: optax.GradientTransformation
+    data: TrainData
+    validate_with: PGD
+    threat: ThreatModel
+    threat_at: Callable[[int], ThreatModel]
+    lr_at: EpochSchedule
+    settings: Settings
+    mesh: Mesh
+    key: jax.Array
+    config: dict[str, Any]
+    checkpoints: Checkpoints
+    writer: MetricsWriter
+    stop: StopRequest
+
+    def train(self, state: TrainState) -> TrainState:
+        """Every step from the one that `state` is at."""
+        data, settings = self.data, self.settings
+        per_epoch = data.steps_per_epoch
+        start, total = int(state.step), settings.epochs * per_epoch
+        train_step = make_train_step(
+            self.objective, self.tx, augment=data.augment, ema_decay=settings.ema_decay
+        )
+        # Donating lets the new state take the old one's memory.
+        train_step = jax.jit(
+            train_step, donate_argnames="state", out_shardings=replicated(self.mesh)
+        )
+        self._eval_step = jax.jit(make_eval_step(self.model, self.validate_with))
+        self._throughput = self._measure(state)
+        self._pending = []
+        if start >= total:
+            return state
+        with Display(start, total, per_epoch, data.batch_size) as self._display:
+            if start and start % per_epoch == 0 and not self._validated(start):
+                self._validate(state, start)
+            batches = data.train(start)
+            for step in range(start, total):
+                before = time.perf_counter()
+                batch = put_batch(next(batches), self.mesh)
+                waited = time.perf_counter() - before
+                threat = self.threat_at(step // per_epoch)
+                state, metrics = train_step(state, batch, threat)
+                if self.mesh.size > 1 and jax.default_backend() == "cpu":
+                    # Virtual devices deadlock when dozens of collectives queue up.
+                    jax.block_until_ready(state)
+                self._pending.append((step, metrics))
+                self._throughput.add(data.batch_size, waited)
+                self._after_step(state, step + 1)
+        return state
+
+    def _after_step(self, state, done):
+        settings, per_epoch = self.settings, self.data.steps_per_epoch
+        end_of_epoch = done % per_epoch == 0
+        saving = end_of_epoch or done % settings.save_every == 0 or bool(self.stop)
+        if done == 1 or done % settings.log_every == 0 or saving:
+            self._log(done)  # raises on NaN, so what is saved below is sound
+        metrics = None
+        if end_of_epoch and not self.stop:
+            metrics = self._validate(state, done)
+        if saving or self.stop:
+            self.checkpoints.save(state, self.config, metrics)
+        if self.stop:
+            self.checkpoints.wait()
+            raise Interrupted(done, self.stop.signal or 0)
+        self._display.step(done)
+
+    def _log(self, done):
+        if not self._pending:
+            return
+        values = {f"train/{k}": v for k, v in fetch(self._pending).items()}
+        self._pending = []
+        epoch = (done - 1) // self.data.steps_per_epoch
+        values |= {
+            "epoch": done / self.data.steps_per_epoch,
+            "train/eps": float(self.threat_at(epoch).eps),
+            "train/lr": self.lr_at(epoch),
+            **self._throughput.read(),
+        }
+        if self.data.skipped():
+            values["data/skipped"] = self.data.skipped()
+        if done == 1:  # the first step compiled; its rate says nothing
+            for name in ("images_per_second", "mfu", "data_wait"):
+                del values[name]
+        self.writer.write(done, values)
+        self._display.show(values)
+
+    def _validate(self, state, done):
+        """Accuracy on the held-out split; None when a signal cut it short."""
+        variables = evaluation_variables(state)
+        total = None
+        for batch in self.data.val():
+            batch = put_batch(batch, self.mesh)
+            sums = self._eval_step(variables, batch, self.threat, self.key)
+            total = sums if total is None else jax.tree.map(jax.numpy.add, total, sums)
+            if self.mesh.size > 1 and jax.default_backend() == "cpu":
+                jax.block_until_ready(total)
+            if self.stop:
+                return None
+        sums = jax.device_get(total)
+        count = float(sums["count"])
+        values = {
+            "val/loss": float(sums["loss"]) / count,
+            "val/clean_accuracy": float(sums["clean"]) / count,
+            "val/robust_accuracy": float(sums["robust"]) / count,
+        }
+        epoch = done / self.data.steps_per_epoch
+        self.writer.write(done, {"epoch": epoch, **values})
+        self._display.epoch(epoch, values)
+        self._throughput.restart()
+        return values
+
+    def _validated(self, step):
+        return any(r["step"] == step and "val/loss" in r for r in self.writer.history)
+
+    def _measure(self, state):
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        forward = forward_flops(self.model, variables, self.data.image_size)
+        peak = peak_flops(jax.local_devices()[0]) * self.mesh.size
+        return Throughput(self.objective.forwards * forward, peak)

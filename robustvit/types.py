@@ -1,0 +1,93 @@
+"""The nouns that every room shares: arrays, outputs, batches, state. No logic.
+
+Images are always float32 in [0, 1], NHWC; normalisation lives inside the model.
+
+    outputs = model.apply(variables, images)      # Outputs
+    state = state.replace(step=state.step + 1)    # TrainState
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+
+PyTree = Any
+Images = Float[Array, "b h w 3"]
+Bytes = UInt8[Array, "b h w 3"]
+Labels = Int[Array, "b"]
+Logits = Float[Array, "b k"]
+PerExample = Float[Array, "b"]
+Keys = Key[Array, "b"]
+Mask = Bool[Array, "b"]
+
+# {"image": (b, h, w, 3), "label": (b,), "index": (b,), "mask": (b,)}; `index` is the
+# example's position in its dataset and seeds whatever is random about it. The image
+# is uint8 until the train step divides by 255.
+Batch = dict[str, Any]
+Metrics = dict[str, Any]
+
+
+@struct.dataclass
+class Outputs:
+    """What every model returns; XLA removes what nobody reads."""
+
+    logits: Any  # (b, k), float32
+    features: Any  # (b, n, d) tokens or (b, h, w, d) maps
+    hidden: tuple[Any, ...]  # one entry per block, in order
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that training changes, and nothing else: no functions in here."""
+
+    step: Any  # (), int32: updates done
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    ema: PyTree  # {"params", "batch_stats"} averaged over steps, or {} when off
+    key: Any  # never changes: each step folds its number into it
+
+
+@struct.dataclass
+class Perturbed:
+    """Adversarial images, and the running statistics that making them left behind."""
+
+    images: Any
+    batch_stats: PyTree
+
+
+class LossFn(Protocol):
+    """Per-example loss, to be maximised by an attack."""
+
+    def __call__(self, x: Images) -> PerExample:
+        """Images (b, h, w, 3) in [0, 1] to losses (b,)."""
+        ...
+
+
+class Forward(Protocol):
+    """Any JAX function from images in [0, 1] to logits."""
+
+    def __call__(self, images: Images) -> Logits:
+        """Images (b, h, w, 3) in [0, 1] to logits (b, k)."""
+        ...
+
+
+class Objective(NamedTuple):
+    """A training method, as two pure functions (after optax's style).
+
+    Attributes:
+      perturb: (state, batch, threat, key) -> the images that `loss` is taken on
+        (or `Perturbed`, when the attack moves the running statistics too).
+      loss: (params, state, batch, x_adv, key) -> (scalar, (batch_stats, metrics)).
+      forwards: forward passes of the model that one step cannot do without, a
+        backward pass counted as one more (inputs only) or two more (with parameters);
+        the floor that MFU and the benchmarks are measured against.
+    """
+
+    perturb: Callable[..., Any]
+    loss: Callable[..., tuple[jax.Array, tuple[PyTree, Metrics]]]
+    forwards: int
