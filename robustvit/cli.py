@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
     # Silences XLA's log lines about the machine; errors still come as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # A run that starts again does not compile again.
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{cache}/robustvit/jax")
     from robustvit.training.interrupts import Interrupted
     from robustvit.training.metrics import NotFiniteError
 

@@ -47,6 +47,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
 
 def _explain(error, overrides):
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
     text = str(error.args[0] if error.args else error).strip()
     if isinstance(error, AttributeError | KeyError):
         key = text.split("'")[1] if "'" in text else text

@@ -129,6 +129,14 @@ def resolve(config: ConfigDict) -> ConfigDict:
     args = c.attack.args
     if args.get("step_size") == "auto":
         args.step_size = repr(light_step_size(eps, args.get("steps", 1)))
+    group, batch_size = c.model.args.bn_group, c.data.batch_size
+    if group and batch_size % group:
+        raise ValueError(
+            f"data.batch_size={batch_size} is not a multiple of model.args.bn_group="
+            f"{group}, the examples that share batch statistics (0: all)"
+        )
+    for split in (c.data.val_split, c.data.test_split):
+        open_data(c, split)  # a misspelt split should not wait for its turn
     found = open_data(c, c.data.train_split).num_classes
     wanted = c.model.args.num_classes
     if 0 < wanted < found:
@@ -140,9 +148,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
     return c
 
 
-def build_model(c: Mapping[str, Any]) -> Any:
+def build_model(c: ConfigDict) -> Any:
     """The model of a resolved config."""
-    args = {**c["model"]["args"]}
+    args = {**c.model.args}
     if args["dtype"] not in DTYPES:
         raise ValueError(
             f"model.args.dtype={args['dtype']!r} is not one of {', '.join(DTYPES)}"
@@ -150,7 +158,7 @@ def build_model(c: Mapping[str, Any]) -> Any:
     args["dtype"] = DTYPES[args["dtype"]]
     args["bn_group"] = args["bn_group"] or None
     lists = {k: tuple(v) for k, v in args.items() if isinstance(v, list | tuple)}
-    return create_model(c["model"]["name"], **{**args, **lists})
+    return create_model(c.model.name, **{**args, **lists})
 
 
 def build_attack(c: ConfigDict) -> PGD:

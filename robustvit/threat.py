@@ -69,7 +69,7 @@ class ThreatModel:
         return delta.sum(-1) if self.norm == "l1" else jnp.linalg.norm(delta, axis=-1)
 
 
-def parse_eps(text: str | float, norm: str = "linf") -> float:
+def parse_eps(text: str | float | int, norm: str = "linf") -> float:
     """Read "8/255", "0.03" or a number; refuse what cannot be an eps on [0, 1]."""
     try:
         eps = float(Fraction(text)) if isinstance(text, str) else float(text)
@@ -148,7 +148,8 @@ def _ascent_l1(x_adv, gradient, step_size):
     """Spend the step on the largest gradients, each up to the wall of the box.
 
     A single coordinate can move by at most 1, so an l1 step longer than that must be
-    spread; filling in order of |gradient| is optimal. The cut-off is bisected.
+    spread; filling in order of |gradient| is optimal. The cut-off is bisected. What the
+    projection then takes away evenly keeps PGD about one step from the optimum.
     """
     size = jnp.abs(gradient)
     room = jnp.where(gradient > 0, 1.0 - x_adv, x_adv) * (size > 0)

@@ -9,20 +9,20 @@ Images are always float32 in [0, 1], NHWC; normalisation lives inside the model.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key
 
 PyTree = Any
-Images = Float[Array, "b h w 3"]
-Bytes = UInt8[Array, "b h w 3"]
-Labels = Int[Array, "b"]
-Logits = Float[Array, "b k"]
-PerExample = Float[Array, "b"]
+AnyArray = Array | np.ndarray
+Images = Float[AnyArray, "b h w 3"]
+Labels = Int[AnyArray, "b"]
+Logits = Float[AnyArray, "b k"]
+PerExample = Float[AnyArray, "b"]
 Keys = Key[Array, "b"]
-Mask = Bool[Array, "b"]
 
 # {"image": (b, h, w, 3), "label": (b,), "index": (b,), "mask": (b,)}; `index` is the
 # example's position in its dataset and seeds whatever is random about it. The image
@@ -60,6 +60,7 @@ class Perturbed:
     batch_stats: PyTree
 
 
+@runtime_checkable
 class LossFn(Protocol):
     """Per-example loss, to be maximised by an attack."""
 
@@ -68,6 +69,7 @@ class LossFn(Protocol):
         ...
 
 
+@runtime_checkable
 class Forward(Protocol):
     """Any JAX function from images in [0, 1] to logits."""
 
@@ -90,4 +92,4 @@ class Objective(NamedTuple):
 
     perturb: Callable[..., Any]
     loss: Callable[..., tuple[jax.Array, tuple[PyTree, Metrics]]]
-    forwards: int
+    forwards: int = 3

@@ -95,4 +95,4 @@ def light_step_size(eps: float, steps: int) -> float:
 
     Reference: Debenedetti et al. 2023, arXiv:2209.07399.
     """
-    return 1.5 * eps / steps
+    return 1.5 * eps / max(steps, 1)

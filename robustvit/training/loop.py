@@ -9,8 +9,9 @@ same parameters to the bit: batches and random keys are functions of the step.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,7 @@ class TrainData:
       skipped: () -> unreadable examples replaced so far.
     """
 
-    train: Callable[[int], Iterator[Batch]]
+    train: Callable[[int], Generator[Batch, None, None]]
     val: Callable[[], Iterator[Batch]]
     steps_per_epoch: int
     batch_size: int
@@ -147,15 +148,15 @@ def fit(
         workdir, keep=settings.keep, best_metric=settings.best_metric
     )
     with checkpoints, stop_on_signals() as stop:
-        state = checkpoints.restore(_abstract(init, key, mesh)) or init(key)
         writer = MetricsWriter(
             workdir,
-            int(state.step),
+            checkpoints.latest_step or 0,
             tensorboard=settings.tensorboard,
             wandb_project=settings.wandb_project,
             config=config,
         )
         with writer:
+            state = checkpoints.restore(_abstract(init, key, mesh)) or init(key)
             run = _Run(model, objective, tx, data, validate_with, threat, threat_at,
                        lr_at, settings, mesh, key, dict(config or {}), checkpoints,
                        writer, stop)  # fmt: skip
@@ -207,24 +208,28 @@ class _Run:
         self._eval_step = jax.jit(make_eval_step(self.model, self.validate_with))
         self._throughput = self._measure(state)
         self._pending = []
+        # Virtual CPU devices deadlock when dozens of collectives queue up (jax 0.10).
+        self._must_wait = self.mesh.size > 1 and jax.default_backend() == "cpu"
         if start >= total:
             return state
         with Display(start, total, per_epoch, data.batch_size) as self._display:
             if start and start % per_epoch == 0 and not self._validated(start):
                 self._validate(state, start)
-            batches = data.train(start)
-            for step in range(start, total):
-                before = time.perf_counter()
-                batch = put_batch(next(batches), self.mesh)
-                waited = time.perf_counter() - before
-                threat = self.threat_at(step // per_epoch)
-                state, metrics = train_step(state, batch, threat)
-                if self.mesh.size > 1 and jax.default_backend() == "cpu":
-                    # Virtual devices deadlock when dozens of collectives queue up.
-                    jax.block_until_ready(state)
-                self._pending.append((step, metrics))
-                self._throughput.add(data.batch_size, waited)
-                self._after_step(state, step + 1)
+            with contextlib.closing(data.train(start)) as batches:
+                for step in range(start, total):
+                    state = self._step(state, step, batches, train_step)
+        return state
+
+    def _step(self, state, step, batches, train_step):
+        before = time.perf_counter()
+        batch = put_batch(next(batches), self.mesh)
+        self._throughput.add(self.data.batch_size, time.perf_counter() - before)
+        threat = self.threat_at(step // self.data.steps_per_epoch)
+        state, metrics = train_step(state, batch, threat)
+        if self._must_wait:
+            jax.block_until_ready(state)
+        self._pending.append((step, metrics))
+        self._after_step(state, step + 1)
         return state
 
     def _after_step(self, state, done):
@@ -271,7 +276,7 @@ class _Run:
             batch = put_batch(batch, self.mesh)
             sums = self._eval_step(variables, batch, self.threat, self.key)
             total = sums if total is None else jax.tree.map(jax.numpy.add, total, sums)
-            if self.mesh.size > 1 and jax.default_backend() == "cpu":
+            if self._must_wait:
                 jax.block_until_ready(total)
             if self.stop:
                 return None
