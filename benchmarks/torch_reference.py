@@ -19,6 +19,10 @@ from torch import Tensor, nn
 
 BETA = 6.0  # of TRADES, as in benchmarks.train_step
 SMOOTHING = 0.1  # of the labels in adversarial training, as there
+LAYOUTS = {
+    "channels_first": torch.contiguous_format,
+    "channels_last": torch.channels_last,
+}
 
 
 def build(name: str, num_classes: int, strides: tuple[int, ...]) -> nn.Module:
@@ -38,12 +42,12 @@ def make_step(
     eps: float,
     step_size: float,
     trades: bool,
-    channels_last: bool,
+    layout: str,
     torch_compile: bool = False,
 ) -> Callable[[], float]:
     """A function that does one whole step on uint8 images (b, h, w, 3)."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model.to(memory_format=layout)
+    memory_format = LAYOUTS[layout]
+    model.to(memory_format=memory_format)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     targets = torch.from_numpy(labels).long()
     optimizer = _adamw(model)
@@ -51,7 +55,7 @@ def make_step(
     net = torch.compile(model) if torch_compile else model
 
     def step() -> float:
-        x = (pixels.float() / 255.0).contiguous(memory_format=layout)
+        x = (pixels.float() / 255.0).contiguous(memory_format=memory_format)
         x_adv = _attack(net, x, targets, steps, eps, step_size, trades)
         net.train()
         loss, _ = (_trades_loss if trades else _adversarial_loss)(

@@ -17,7 +17,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """The quick start; `arg` is "adversarial" or "standard"."""
     variant = common.pick(arg, objective=("adversarial", "standard"))
     c = common.default()
-    c.epochs, c.cooldown_epochs = 40, 2
+    c.epochs, c.cooldown_epochs = 28, 2
     c.model.name = "xcit_nano_12_p8_32"
     c.model.args.update({"dim": 64, "depth": 4, "num_heads": 4, "drop_path": 0.0})
     c.model.args.bn_group = 0
@@ -26,7 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.data.batch_size = 64
     c.data.transform.name = "digits"
     c.threat.eps = "32/255"
-    c.threat.schedule.warmup_epochs = 10
+    c.threat.schedule.warmup_epochs = 8
     c.optim.lr = 2e-3
     c.optim.args.weight_decay = 0.05
     c.optim.schedule.args.warmup_epochs = 3

@@ -9,11 +9,8 @@ Names end here: everything below takes models, attacks and schedules, not their 
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -22,6 +19,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from robustvit import lookup
 from robustvit.attacks import ATTACKS, PGD, light_step_size
 from robustvit.data import pipeline, transforms
 from robustvit.data.augment import Augment
@@ -32,7 +30,7 @@ from robustvit.parallel import data_mesh, replicated
 from robustvit.threat import ThreatModel, parse_eps
 from robustvit.training import optim, schedules
 from robustvit.training.checkpoint import Checkpoints
-from robustvit.training.loop import Settings, TrainData
+from robustvit.training.settings import Settings, TrainData
 from robustvit.types import Objective
 
 TRANSFORMS = {
@@ -80,7 +78,7 @@ def build(config: ConfigDict) -> Run:
     threat = ThreatModel(c.threat.norm, c.threat.eps)
     model = build_model(c)
     attack = build_attack(c)
-    objective = _make(
+    objective = lookup.build(
         "objective", OBJECTIVES, c.objective.name, model, attack, **c.objective.args
     )
     data = build_data(c)
@@ -89,7 +87,7 @@ def build(config: ConfigDict) -> Run:
     eps_at = schedules.eps_schedule(c.threat.schedule.name, float(threat.eps),
                                     **_without(c.threat.schedule, "name"))  # fmt: skip
     schedule = schedules.per_step(lr_at, epochs, data.steps_per_epoch)
-    tx = _make("optimizer", OPTIMIZERS, c.optim.name, schedule, **c.optim.args)
+    tx = lookup.build("optimizer", OPTIMIZERS, c.optim.name, schedule, **c.optim.args)
     return Run(
         config=to_plain(c),
         model=model,
@@ -165,7 +163,7 @@ def build_attack(c: ConfigDict) -> PGD:
     """The training attack of a resolved config."""
     args = dict(c.attack.args)
     args["step_size"] = parse_eps(args["step_size"], norm="l2")
-    return _make("attack", ATTACKS, c.attack.name, **args)
+    return lookup.build("attack", ATTACKS, c.attack.name, **args)
 
 
 def build_lr(c: ConfigDict) -> schedules.EpochSchedule:
@@ -174,13 +172,13 @@ def build_lr(c: ConfigDict) -> schedules.EpochSchedule:
     args = dict(c.optim.schedule.args)
     if c.optim.schedule.name == "cosine":
         args["epochs"] = c.epochs
-    return _make("schedule", LR_SCHEDULES, c.optim.schedule.name, lr, **args)
+    return lookup.build("schedule", LR_SCHEDULES, c.optim.schedule.name, lr, **args)
 
 
 def build_data(c: ConfigDict) -> TrainData:
     """Training and held-out batches of a resolved config."""
     size, batch_size = c.data.image_size, c.data.batch_size
-    transform = _make(
+    transform = lookup.build(
         "transform", TRANSFORMS, c.data.transform.name, size, **c.data.transform.args
     )
     source = open_data(c, c.data.train_split)
@@ -282,22 +280,3 @@ def to_plain(config: ConfigDict) -> dict[str, Any]:
 
 def _without(config, key):
     return {name: value for name, value in config.items() if name != key}
-
-
-def _make(what: str, table: Mapping[str, Callable], name: str, *args: Any, **kw: Any):
-    """Look `name` up and call it; an unknown name or argument is one clear sentence."""
-    if name not in table:
-        raise ValueError(f"unknown {what} {name!r}: {_nearest(name, table)}")
-    known = inspect.signature(table[name]).parameters
-    for key in kw:
-        if key not in known:
-            raise ValueError(
-                f"{what} {name!r} has no argument {key!r}: {_nearest(key, known)}"
-            )
-    return partial(table[name], *args, **kw)()
-
-
-def _nearest(word, known):
-    close = difflib.get_close_matches(word, list(known), n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}there are {', '.join(known)}"

@@ -23,12 +23,14 @@ Labels = Int[AnyArray, "b"]
 Logits = Float[AnyArray, "b k"]
 PerExample = Float[AnyArray, "b"]
 Keys = Key[Array, "b"]
+Tokens = Float[AnyArray, "b n d"]
 
 # {"image": (b, h, w, 3), "label": (b,), "index": (b,), "mask": (b,)}; `index` is the
 # example's position in its dataset and seeds whatever is random about it. The image
 # is uint8 until the train step divides by 255.
 Batch = dict[str, Any]
 Metrics = dict[str, Any]
+Augment = Callable[[Images, Keys], Images]  # on the device, per example
 
 
 @struct.dataclass

@@ -25,7 +25,7 @@ def save_grid(report: Report, path: Path, rows: int) -> None:
     chosen = _choose(report.broken_by, rows)
     columns = 2 if len(chosen) > 3 else 1
     height = -(-len(chosen) // columns)
-    figure = Figure(figsize=(3 * columns * SIZE + 0.4, (SIZE + 0.25) * height + 0.55))
+    figure = Figure(figsize=(3 * columns * SIZE + 0.4, (SIZE + 0.25) * height + 0.7))
     axes = figure.subplots(height, 3 * columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -36,7 +36,8 @@ def save_grid(report: Report, path: Path, rows: int) -> None:
     figure.suptitle(
         f"{report.clean_accuracy:.1%} clean, {report.robust_accuracy:.1%} robust\n"
         f"{report.threat.norm} eps {eps}, {', '.join(report.attacks) or 'no attack'}, "
-        f"{len(report.labels)} images",
+        f"{len(report.labels)} images\n"
+        "image, perturbation, adversarial image; above an image, what it is taken for",
         fontsize=9,
     )
     figure.tight_layout(rect=(0, 0, 1, 1), h_pad=0.6, w_pad=0.4)

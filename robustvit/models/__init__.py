@@ -2,18 +2,19 @@
 
     model = create_model("xcit_small_12_p4_32", num_classes=10, drop_path=0.05)
 
-Every entry of MODELS is a `flax.linen` module that maps images (b, h, w, 3) in [0, 1]
+Every entry of MODELS builds a `flax.linen` module that maps images (b, h, w, 3) in [0, 1]
 to `Outputs`.
 """
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import fields
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 
+from robustvit import lookup
 from robustvit.models.xcit import XCiT
 
 _XCIT_SIZES: dict[str, dict[str, Any]] = {
@@ -37,9 +38,8 @@ _XCIT_STEMS: dict[str, tuple[int, ...]] = {
     "p4_32": (1, 1, 2, 2),
 }
 
-# name -> (module class, its arguments)
-MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    f"xcit_{size}_{stem}": (XCiT, {**args, "strides": strides})
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    f"xcit_{size}_{stem}": partial(XCiT, **args, strides=strides)
     for size, args in _XCIT_SIZES.items()
     for stem, strides in _XCIT_STEMS.items()
 }
@@ -51,23 +51,7 @@ def create_model(name: str, /, **overrides: Any) -> Any:
     Raises:
       ValueError: for a name that is not in MODELS, or a field its module has not.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}{_nearest(name, MODELS)}")
-    module, args = MODELS[name]
-    known = [f.name for f in fields(module) if f.name not in ("name", "parent")]
-    for key in overrides:
-        if key not in known:
-            raise ValueError(
-                f"{module.__name__} has no argument {key!r}{_nearest(key, known)}"
-            )
-    return module(**{**args, **overrides})
-
-
-def _nearest(word, known):
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
-    if close:
-        return f": did you mean {' or '.join(map(repr, close))}?"
-    return f": there are {', '.join(known)}"
+    return lookup.build("model", MODELS, name, **overrides)
 
 
 __all__ = ["MODELS", "XCiT", "create_model"]

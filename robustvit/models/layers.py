@@ -15,7 +15,7 @@ from jax import lax
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from robustvit.types import Images
+from robustvit.types import Images, Tokens
 
 LN_EPS = 1e-6  # timm's ViT, XCiT and CaiT; torch's own default is 1e-5
 BN_EPS = 1e-5  # torch
@@ -95,6 +95,24 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         kept = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
         return x * kept.astype(x.dtype) / keep
+
+
+def dense(features: int, dtype: Any, *, name: str) -> nn.Dense:
+    """A linear layer with the transformer's initialisation."""
+    return nn.Dense(features, dtype=dtype, kernel_init=linear_init, name=name)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU, four times wider inside."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Tokens) -> Tokens:
+        """(b, n, d) to (b, n, d)."""
+        d = x.shape[-1]
+        x = gelu(dense(4 * d, self.dtype, name="fc1")(x))
+        return dense(d, self.dtype, name="fc2")(x)
 
 
 class BatchNorm(nn.Module):

@@ -27,20 +27,17 @@ from robustvit.models.layers import (
     DepthwiseConv3x3,
     DropPath,
     LayerNorm,
+    Mlp,
     Normalize,
+    dense,
     gelu,
     linear_init,
-    torch_bias_init,
     torch_conv_init,
 )
-from robustvit.types import Images, Outputs
+from robustvit.models.positions import FourierPositions
+from robustvit.types import Images, Outputs, Tokens
 
-POSITION_CHANNELS = 32  # per axis
-POSITION_TEMPERATURE = 10000.0
-POSITION_EPS = 1e-6
 NORM_EPS = 1e-12  # torch's F.normalize
-
-Tokens = Float[Array, "b n d"]
 
 
 class XCiT(nn.Module):
@@ -147,40 +144,6 @@ class ConvStem(nn.Module):
         return x
 
 
-class FourierPositions(nn.Module):
-    """Sines and cosines of the relative position, then a learned projection."""
-
-    dim: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, h: int, w: int) -> Float[Array, "1 h w d"]:
-        """Position embedding of an h x w grid; independent of its resolution."""
-        features = jnp.concatenate(  # y first
-            [
-                jnp.broadcast_to(fourier_features(h)[:, None], (h, w, 32)),
-                jnp.broadcast_to(fourier_features(w)[None, :], (h, w, 32)),
-            ],
-            axis=-1,
-        )
-        proj = nn.Dense(
-            self.dim,
-            kernel_init=torch_conv_init,  # a 1x1 convolution in the reference
-            bias_init=torch_bias_init(2 * POSITION_CHANNELS),
-            name="proj",
-        )
-        return proj(features)[None].astype(self.dtype)
-
-
-def fourier_features(length: int) -> Float[Array, "n 32"]:
-    """Features of positions 1..length, scaled to 2 pi: s0, c0, s1, c1, ..."""
-    position = jnp.arange(1, length + 1) / (length + POSITION_EPS) * 2 * jnp.pi
-    k = jnp.arange(POSITION_CHANNELS)
-    period = POSITION_TEMPERATURE ** (2 * (k // 2) / POSITION_CHANNELS)
-    angle = position[:, None] / period  # (n, 32)
-    return jnp.where(k % 2 == 0, jnp.sin(angle), jnp.cos(angle))
-
-
 class XCABlock(nn.Module):
     """Cross-covariance attention, local patch interaction, MLP; numbered 1, 3, 2."""
 
@@ -257,19 +220,6 @@ class LPI(nn.Module):
         return DepthwiseConv3x3(self.dtype, name="conv2")(x).reshape(b, n, d)
 
 
-class Mlp(nn.Module):
-    """Two linear layers with a GELU, four times wider inside."""
-
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Tokens) -> Tokens:
-        """(b, n, d) to (b, n, d)."""
-        d = x.shape[-1]
-        x = gelu(dense(4 * d, self.dtype, name="fc1")(x))
-        return dense(d, self.dtype, name="fc2")(x)
-
-
 class ClassAttentionBlock(nn.Module):
     """Attention from the class token only, as published.
 
@@ -322,8 +272,3 @@ class ClassAttention(nn.Module):
         attention = nn.softmax(scores * heads[-1] ** -0.5).astype(self.dtype)
         x = jnp.einsum("bhqn,bnhc->bqhc", attention, v).reshape(b, 1, d)
         return dense(d, self.dtype, name="proj")(x)
-
-
-def dense(features: int, dtype: Any, *, name: str) -> nn.Dense:
-    """A linear layer with the transformer's initialisation."""
-    return nn.Dense(features, dtype=dtype, kernel_init=linear_init, name=name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,62 +29,15 @@ from robustvit.training.display import Display
 from robustvit.training.interrupts import Interrupted, StopRequest, stop_on_signals
 from robustvit.training.metrics import MetricsWriter, fetch
 from robustvit.training.schedules import EpochSchedule
+from robustvit.training.settings import Settings, TrainData
 from robustvit.training.step import (
-    Augment,
     evaluation_variables,
     init_state,
     make_eval_step,
     make_train_step,
 )
 from robustvit.training.throughput import Throughput, forward_flops, peak_flops
-from robustvit.types import Batch, Objective, TrainState
-
-
-@dataclass(frozen=True)
-class TrainData:
-    """What the loop needs to know of a dataset.
-
-    Attributes:
-      train: first step -> endless batches of numpy arrays, a function of the step.
-      val: -> batches of the held-out split, padded and masked.
-      steps_per_epoch: of `train`.
-      batch_size: examples in a global batch.
-      image_size: side of the images in pixels.
-      augment: augmentation on the device, or None.
-      skipped: () -> unreadable examples replaced so far.
-    """
-
-    train: Callable[[int], Generator[Batch, None, None]]
-    val: Callable[[], Iterator[Batch]]
-    steps_per_epoch: int
-    batch_size: int
-    image_size: int
-    augment: Augment | None = None
-    skipped: Callable[[], int] = lambda: 0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How long to train, what to average, how often to write.
-
-    Attributes:
-      epochs: total, cool-down included.
-      ema_decay: of the averaged weights; 0 for none.
-      log_every: steps between two records.
-      save_every: steps between two checkpoints, besides the one after each epoch.
-      keep: latest checkpoints to keep; the best is kept as well.
-      best_metric: which metric, higher is better.
-      tensorboard, wandb_project: where else metrics go.
-    """
-
-    epochs: int
-    ema_decay: float = 0.0
-    log_every: int = 20
-    save_every: int = 1000
-    keep: int = 2
-    best_metric: str = "val/robust_accuracy"
-    tensorboard: bool = False
-    wandb_project: str = ""
+from robustvit.types import Objective, TrainState
 
 
 @dataclass(frozen=True)
@@ -234,16 +187,16 @@ class _Run:
 
     def _after_step(self, state, done):
         settings, per_epoch = self.settings, self.data.steps_per_epoch
-        end_of_epoch = done % per_epoch == 0
-        saving = end_of_epoch or done % settings.save_every == 0 or bool(self.stop)
+        end_of_epoch, stopping = done % per_epoch == 0, bool(self.stop)
+        saving = end_of_epoch or done % settings.save_every == 0 or stopping
         if done == 1 or done % settings.log_every == 0 or saving:
             self._log(done)  # raises on NaN, so what is saved below is sound
         metrics = None
-        if end_of_epoch and not self.stop:
+        if end_of_epoch and not stopping:
             metrics = self._validate(state, done)
-        if saving or self.stop:
+        if saving:
             self.checkpoints.save(state, self.config, metrics)
-        if self.stop:
+        if self.stop and saving:
             self.checkpoints.wait()
             raise Interrupted(done, self.stop.signal or 0)
         self._display.step(done)

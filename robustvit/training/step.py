@@ -21,9 +21,8 @@ from robustvit import losses
 from robustvit.attacks import PGD
 from robustvit.objectives.forward import eval_logits, example_keys
 from robustvit.threat import ThreatModel
-from robustvit.types import Batch, Images, Keys, Metrics, Objective, PyTree, TrainState
+from robustvit.types import Augment, Batch, Metrics, Objective, PyTree, TrainState
 
-Augment = Callable[[Images, Keys], Images]
 TrainStep = Callable[[TrainState, Batch, ThreatModel], tuple[TrainState, Metrics]]
 
 

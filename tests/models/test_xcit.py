@@ -15,7 +15,7 @@ from robustvit.models.layers import (
     depthwise_conv,
     gelu,
 )
-from robustvit.models.xcit import fourier_features
+from robustvit.models.positions import fourier_features
 from tests.models.reference_xcit import analytic_images, analytic_variables
 
 
