@@ -22,9 +22,11 @@ The table's columns, where they need a word:
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import re
+import shlex
 import statistics
 import sys
 import time
@@ -47,25 +49,25 @@ from robustvit.training.throughput import forward_flops
 
 
 @dataclass(frozen=True)
-class ChainedPGD:
-    """PGD as separate one-step attacks: every step is a piece of program of its own."""
+class ChainedPGD(PGD):
+    """One-step attacks in a row: every step is a piece of program of its own.
 
-    steps: int
-    step_size: float
+    Only for counting: the same work as PGD, but each step has a ball of its own.
+    """
 
     def ascend(self, loss_fn, x, threat, keys, carry):
         for i in range(self.steps):
             one = PGD(1, self.step_size, random_start=i == 0)
-            start, carry = one.ascend(loss_fn, x, threat, keys, carry)
-            x = start
+            x, carry = one.ascend(loss_fn, x, threat, keys, carry)
         return x, carry
 
 
 class Built(NamedTuple):
-    """A compiled step and what it is called with."""
+    """A compiled step."""
 
     executable: Any
-    arguments: tuple[Any, ...]
+    init: Callable[[jax.Array], Any]  # key -> state
+    state: Any  # its shapes
     seconds: float  # from Python function to executable
 
 
@@ -73,15 +75,18 @@ def build(case: Case, attack: Any) -> Built:
     """Compile the step with `attack`, from cold caches."""
     objective, model = case.objective(attack)
     tx = adamw(per_step(constant(1e-4), 1, 1), weight_decay=0.05)
-    init = jax.jit(lambda key: init_state(model, tx, key, case.network.image_size))
-    state = init(jax.random.key(0))
-    arguments = (state, make_batch(case), ThreatModel("linf", case.network.eps))
+
+    def init(key):
+        return init_state(model, tx, key, case.network.image_size)
+
+    state = jax.eval_shape(init, jax.random.key(0))
+    threat = ThreatModel("linf", case.network.eps)
     # What an earlier case traced must not be a present to this one.
     jax.clear_caches()
     start = time.perf_counter()
     step = jax.jit(make_train_step(objective, tx), donate_argnames="state")
-    executable = step.lower(*arguments).compile()
-    return Built(executable, arguments, time.perf_counter() - start)
+    executable = step.lower(state, make_batch(case), threat).compile()
+    return Built(executable, init, state, time.perf_counter() - start)
 
 
 def flops(built: Built) -> float:
@@ -97,11 +102,12 @@ def count(case: Case, built: Built) -> dict[str, float]:
         # cost_analysis counts the body of a loop once, whatever its trip count, so
         # the cost of another attack step is what a second one adds when the two are
         # written one after the other; steps are alike, so the count is linear in k.
-        # (Both steps' programs come from XLA; none is shared between them.)
         second = build(case, ChainedPGD(2, case.step_size))
         total += (case.steps - 1) * (flops(second) - total)
-    variables = {"params": built.arguments[0].params}
-    variables["batch_stats"] = built.arguments[0].batch_stats
+    variables = {
+        "params": built.state.params,
+        "batch_stats": built.state.batch_stats,
+    }
     forward = forward_flops(model, variables, case.network.image_size)
     memory = built.executable.memory_analysis()
     used = memory.temp_size_in_bytes + memory.argument_size_in_bytes
@@ -114,9 +120,10 @@ def count(case: Case, built: Built) -> dict[str, float]:
     }
 
 
-def runner(built: Built) -> Callable[[], None]:
+def runner(case: Case, built: Built) -> Callable[[], None]:
     """Run the compiled step once, to the end; the state goes round."""
-    state, batch, threat = built.arguments
+    state = jax.jit(built.init)(jax.random.key(0))
+    batch, threat = make_batch(case), ThreatModel("linf", case.network.eps)
 
     def run():
         nonlocal state
@@ -162,7 +169,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     print(f"{case.name}: compiling", file=sys.stderr, flush=True)
     built = build(case, PGD(case.steps, case.step_size))
     row = {"case": case.name, "batch_size": case.batch_size, **count(case, built)}
-    ours = runner(built)
+    ours = runner(case, built)
     ours()
     theirs = None
     if options.torch:

@@ -52,7 +52,9 @@ def _explain(error, overrides):
     text = str(error.args[0] if error.args else error).strip()
     if isinstance(error, AttributeError | KeyError):
         key = text.split("'")[1] if "'" in text else text
-        guilty = [o.split("=")[0] for o in overrides if f".{key}" in o]
+        guilty = [
+            o.split("=")[0] for o in overrides if key in o.split("=")[0].split(".")
+        ]
         hint = text.splitlines()[-1] if "Did you mean" in text else ""
         return f"{(guilty or ['the config'])[0]}: there is no key {key!r}. {hint}"
     if "Traceback" in text:  # of the config file; its last line says what is wrong

@@ -19,6 +19,7 @@ SMALL = (
     "--config.epochs=2",
     "--config.cooldown_epochs=0",
     "--config.log.every=2",
+    "--config.threat.schedule.warmup_epochs=10",
 )
 
 

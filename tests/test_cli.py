@@ -120,7 +120,7 @@ def test_diverging_stops_with_the_steps_and_keeps_the_last_good_checkpoint(
     )
     assert main(arguments) == 1
     message = capsys.readouterr().err
-    assert "train/loss was not finite at step" in message
+    assert "diverged: loss was not finite at step" in message
     assert open_run(str(tmp_path), "latest")[3] == 8  # rate 0 for the first epoch
 
 

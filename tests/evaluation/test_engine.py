@@ -30,14 +30,14 @@ LABELS = np.array(linear(IMAGES).argmax(-1))
 LABELS[:5] = (LABELS[:5] + 1) % K  # wrong before any attack
 
 
-def exactly_robust(eps, order):
-    """Robust iff every margin is larger than eps times the dual norm (box inactive)."""
+def exact_radius(order):
+    """Distance to the nearest wrong class in the dual norm (the box is inactive)."""
     logits = np.asarray(linear(IMAGES))
     gap = logits[np.arange(N), LABELS][:, None] - logits
     flat = WEIGHTS.reshape(-1, K)
     reach = np.linalg.norm(flat[:, LABELS][..., None] - flat[:, None], order, axis=0)
     others = np.arange(K) != LABELS[:, None]
-    return np.where(others, gap > eps * reach, True).all(1) & (gap.min(1) >= 0)
+    return np.where(others, gap / np.where(others, reach, 1.0), np.inf).min(1)
 
 
 def pgd(eps, steps=40, **args):
@@ -46,15 +46,18 @@ def pgd(eps, steps=40, **args):
 
 @pytest.mark.parametrize(("norm", "eps", "dual"), [("linf", 0.005, 1), ("l2", 0.05, 2)])
 def test_linear_models_have_exactly_known_robustness(norm, eps, dual):
-    attacks = {"fgsm": rv.LabelAttack(rv.fgsm(eps)), "pgd": pgd(eps, loss="margin")}
+    attacks = {  # the nearest class need not be the one that looks nearest at first
+        "fgsm": rv.LabelAttack(rv.fgsm(eps)),
+        "pgd": pgd(eps, loss="targeted_cross_entropy", restarts=20),
+    }
     report = rv.evaluate(
         linear, IMAGES, LABELS, rv.ThreatModel(norm, eps), attacks, progress=False
     )
-    expected = exactly_robust(eps, dual)
-    assert 0.1 < expected.mean() < 0.8
-    np.testing.assert_array_equal(report.robust, expected)
+    radius = exact_radius(dual)
+    expected, sure = radius > eps, np.abs(radius / eps - 1) > 0.02
+    assert 0.1 < expected.mean() < 0.8 and sure.sum() >= N - 3
+    np.testing.assert_array_equal(report.robust[sure], expected[sure])
     assert report.clean_accuracy == pytest.approx((N - 5) / N)
-    assert report.robust_accuracy == expected.mean()
     after = list(report.accuracy_after.values())
     assert report.clean_accuracy >= after[0] >= after[1] == report.robust_accuracy
 
@@ -103,12 +106,15 @@ def test_no_dependence_on_batch_size_devices_or_how_the_data_comes():
 def test_restarts_only_help_the_attacker():
     labels = np.asarray(bumpy(IMAGES).argmax(-1))
     threat = rv.ThreatModel("linf", 0.008)
-    robust = [
-        rv.evaluate(bumpy, IMAGES, labels, threat, {"pgd": pgd(0.008, 3, restarts=r)},
-                    progress=False).robust
-        for r in (1, 5)
-    ]  # fmt: skip
-    assert (robust[1] <= robust[0]).all() and robust[1].sum() < robust[0].sum()
+
+    def robust(restarts):
+        attacks = {"pgd": rv.LabelAttack(rv.PGD(1, 0.002), restarts=restarts)}
+        return rv.evaluate(
+            bumpy, IMAGES, labels, threat, attacks, progress=False
+        ).robust
+
+    once, often = robust(1), robust(8)
+    assert (often <= once).all() and often.sum() < once.sum()
 
 
 def test_no_eps_and_no_attack_give_clean_accuracy():
