@@ -17,8 +17,8 @@ CONFIG_HELP = (
 )
 OVERRIDES = (
     "Any key of the config can be set as --config.KEY=VALUE, e.g. "
-    "--config.threat.eps=4/255 --config.optim.lr=1e-3. `robustvit config --config FILE` "
-    "lists the keys."
+    "--config.threat.eps=4/255 --config.optim.lr=1e-3. `robustvit config --config "
+    "FILE` lists the keys."
 )
 
 

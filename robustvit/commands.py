@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import jax
-from ml_collections import ConfigDict
 
 from robustvit import runs
 from robustvit.analysis.figures import save_curves
@@ -22,7 +21,7 @@ from robustvit.workdir import claim
 REPORT = "report.json"
 
 
-def train(config: ConfigDict, workdir: Path) -> None:
+def train(config: runs.Config, workdir: Path) -> None:
     """Train, then report on the best checkpoint: JSON, a grid, training curves."""
     run = runs.build(config)
     claim(workdir, run.config, needs_bytes=_checkpoint_bytes(run))
@@ -60,24 +59,24 @@ def evaluate_run(
     """Evaluate a checkpoint on a split, and write `path` and a picture beside it."""
     model, variables, config, step = runs.open_run(workdir, checkpoint)
     config.data.dir = data_dir or config.data.dir
-    split = split or config.data.test_split
+    chosen: str = split or config.data.test_split
     report = evaluate(
         logits_fn(model, variables),
-        runs.labelled_chunks(config, split),
+        runs.labelled_chunks(config, chosen),
         None,
         threat,
         attacks,
         seed=seed,
         batch_size=batch_size,
-        class_names=runs.open_data(config, split).class_names,
+        class_names=runs.open_data(config, chosen).class_names,
         progress=sys.stderr.isatty(),
     )
     report.to_json(
-        path, workdir=workdir, step=step, dataset=config.data.name, split=split
+        path, workdir=workdir, step=step, dataset=config.data.name, split=chosen
     )
     picture = path.with_suffix(".png")
     report.plot(picture)
-    say(f"{config.data.name} {split}, checkpoint {step}: {report}")
+    say(f"{config.data.name} {chosen}, checkpoint {step}: {report}")
     say(f"wrote {path} and {picture}")
     return report
 

@@ -63,12 +63,14 @@ def _devices():
     size = f", {memory / 2**30:.1f} GiB each" if memory else ""
     return (
         f"{jax.device_count()} x {device.device_kind} ({device.platform}){size}; "
-        f"process {jax.process_index()} of {jax.process_count()}, {os.cpu_count()} cores"
+        f"process {jax.process_index()} of {jax.process_count()}, "
+        f"{os.cpu_count()} cores"
     )
 
 
 def _matmul():
-    return f"{peak_flops(jax.devices()[0]) / 1e12:.3g} TFLOP/s per device (the MFU's 100 %)"
+    peak = peak_flops(jax.devices()[0]) / 1e12
+    return f"{peak:.3g} TFLOP/s per device, which the MFU counts as 100 %"
 
 
 def _collectives():
@@ -82,7 +84,7 @@ def _collectives():
 
 
 def _cache():
-    folder = jax.config.jax_compilation_cache_dir
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if not folder:
         return "off; set JAX_COMPILATION_CACHE_DIR to compile once per machine"
     return f"{folder}, {sum(1 for _ in Path(folder).glob('*'))} files"

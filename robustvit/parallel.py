@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from robustvit.types import PyTree
+from robustvit.types import Device, PyTree
 
 AXIS = "data"
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def data_mesh(devices: Sequence[Device] | None = None) -> Mesh:
     """All devices (or those given) in a row."""
     devices = jax.devices() if devices is None else list(devices)
     # Auto: the default, Explicit, makes an ordinary concatenate of a sharded and a

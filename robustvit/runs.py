@@ -33,6 +33,8 @@ from robustvit.training.checkpoint import Checkpoints
 from robustvit.training.settings import Settings, TrainData
 from robustvit.types import Objective
 
+Config = Any  # a ConfigDict, of whose keys type checkers know nothing
+
 TRANSFORMS = {
     "imagenet": transforms.imagenet_train,
     "cifar": transforms.cifar_train,
@@ -72,7 +74,7 @@ class Run:
         }
 
 
-def build(config: ConfigDict) -> Run:
+def build(config: Config) -> Run:
     """Every object that training needs; raises ValueError for what does not fit."""
     c = resolve(config)
     threat = ThreatModel(c.threat.norm, c.threat.eps)
@@ -112,7 +114,7 @@ def build(config: ConfigDict) -> Run:
     )
 
 
-def resolve(config: ConfigDict) -> ConfigDict:
+def resolve(config: Config) -> Config:
     """A copy in which nothing is left to be worked out ("auto", 0 for "all")."""
     c = config.copy_and_resolve_references()
     for key, low in (("epochs", 1), ("cooldown_epochs", 0)):
@@ -146,7 +148,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     return c
 
 
-def build_model(c: ConfigDict) -> Any:
+def build_model(c: Config) -> Any:
     """The model of a resolved config."""
     args = {**c.model.args}
     if args["dtype"] not in DTYPES:
@@ -159,14 +161,14 @@ def build_model(c: ConfigDict) -> Any:
     return create_model(c.model.name, **{**args, **lists})
 
 
-def build_attack(c: ConfigDict) -> PGD:
+def build_attack(c: Config) -> PGD:
     """The training attack of a resolved config."""
     args = dict(c.attack.args)
     args["step_size"] = parse_eps(args["step_size"], norm="l2")
     return lookup.build("attack", ATTACKS, c.attack.name, **args)
 
 
-def build_lr(c: ConfigDict) -> schedules.EpochSchedule:
+def build_lr(c: Config) -> schedules.EpochSchedule:
     """Learning rate by epoch, the batch size taken into account."""
     lr = schedules.scale_lr(c.optim.lr, c.data.batch_size, c.optim.lr_scaling)
     args = dict(c.optim.schedule.args)
@@ -175,7 +177,7 @@ def build_lr(c: ConfigDict) -> schedules.EpochSchedule:
     return lookup.build("schedule", LR_SCHEDULES, c.optim.schedule.name, lr, **args)
 
 
-def build_data(c: ConfigDict) -> TrainData:
+def build_data(c: Config) -> TrainData:
     """Training and held-out batches of a resolved config."""
     size, batch_size = c.data.image_size, c.data.batch_size
     transform = lookup.build(
@@ -209,13 +211,13 @@ def build_data(c: ConfigDict) -> TrainData:
     )
 
 
-def open_data(c: ConfigDict, split: str) -> Source:
+def open_data(c: Config, split: str) -> Source:
     """A split of the config's dataset."""
     return open_source(c.data.name, split, data_dir=c.data.dir or None)
 
 
 def labelled_chunks(
-    c: ConfigDict, split: str, *, batch_size: int = 512
+    c: Config, split: str, *, batch_size: int = 512
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Float images in [0, 1] and labels of a split, for `evaluate`."""
     batches = pipeline.eval_batches(
@@ -258,19 +260,19 @@ def load_run(workdir: str, step: int | str = "best") -> tuple[Any, dict[str, Any
 
 def open_run(
     workdir: str, step: int | str = "best"
-) -> tuple[Any, dict[str, Any], ConfigDict, int]:
+) -> tuple[Any, dict[str, Any], Config, int]:
     """As `load_run`, and with the run's config and the step that was chosen."""
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        config = ConfigDict(checkpoints.config(checkpoints.find("latest")))
+        config: Config = ConfigDict(checkpoints.config(checkpoints.find("latest")))
         number = checkpoints.find(step, config.checkpoint.best_metric)
         variables = checkpoints.variables(number, replicated(data_mesh()))
     return build_model(config), variables, config, number
 
 
-def to_plain(config: ConfigDict) -> dict[str, Any]:
+def to_plain(config: Config) -> dict[str, Any]:
     """As JSON would give it back: tuples as lists."""
 
-    def plain(value):
+    def plain(value) -> Any:
         if isinstance(value, Mapping | ConfigDict):
             return {key: plain(item) for key, item in value.items()}
         return [plain(v) for v in value] if isinstance(value, tuple | list) else value

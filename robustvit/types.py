@@ -17,6 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 PyTree = Any
+Device = Any  # a jax.Device, which is a variable to type checkers
 AnyArray = Array | np.ndarray
 Images = Float[AnyArray, "b h w 3"]
 Labels = Int[AnyArray, "b"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Key
 
 from robustvit.types import Images, Keys
 
@@ -80,7 +80,7 @@ def color_jitter(
     """
     strengths = jnp.array([brightness, contrast, saturation])
 
-    def jitter(image: Float[Array, "h w 3"], key: Key[Array, ""]) -> Array:
+    def jitter(image, key):
         k_order, k_factor = jax.random.split(key)
         low = jnp.maximum(0, 1 - strengths)
         factors = jax.random.uniform(k_factor, (3,), minval=low, maxval=1 + strengths)
@@ -103,7 +103,7 @@ def random_erasing(images: Images, keys: Keys, *, probability: float) -> Images:
     Reference: Zhong et al. 2017, arXiv:1708.04896; the "pixel" mode of timm.
     """
 
-    def erase(image: Float[Array, "h w 3"], key: Key[Array, ""]) -> Array:
+    def erase(image, key):
         k_apply, k_box, k_noise = jax.random.split(key, 3)
         height, width, _ = image.shape
         inside = _rectangle(k_box, height, width)[..., None]

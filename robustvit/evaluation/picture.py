@@ -46,7 +46,7 @@ def save_grid(report: Report, path: Path, rows: int) -> None:
 
 
 def _choose(broken_by, rows):
-    """Indices to show: broken and robust in turn; wrong ones only for want of others."""
+    """Indices to show: broken ones, two robust ones, wrong ones for want of others."""
     broken = list(np.flatnonzero(broken_by > 0))
     robust = list(np.flatnonzero(broken_by == -1))
     chosen = broken[: rows - min(2, len(robust))]

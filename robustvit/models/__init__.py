@@ -2,8 +2,8 @@
 
     model = create_model("xcit_small_12_p4_32", num_classes=10, drop_path=0.05)
 
-Every entry of MODELS builds a `flax.linen` module that maps images (b, h, w, 3) in [0, 1]
-to `Outputs`.
+Every entry of MODELS builds a `flax.linen` module that maps images (b, h, w, 3) in
+[0, 1] to `Outputs`.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ x = x + DropPath(0.05)(y, train=train)
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -240,7 +241,8 @@ def _shifted(x):
 
 def _depthwise_shifts(x, kernel):
     taps = kernel.reshape(9, -1)
-    return sum(window * tap for window, tap in zip(_shifted(x), taps, strict=True))
+    products = (window * tap for window, tap in zip(_shifted(x), taps, strict=True))
+    return functools.reduce(jnp.add, products)
 
 
 def _kernel_gradient_shifts(x, dy):

@@ -124,7 +124,7 @@ class ConvStem(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Array:
+    def __call__(self, x: Images, train: bool) -> Array:
         """(b, h, w, 3) to (b, h / patch, w / patch, dim)."""
         last = len(self.strides) - 1
         for i, stride in enumerate(self.strides):

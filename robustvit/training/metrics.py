@@ -40,7 +40,7 @@ def fetch(pending: Sequence[tuple[int, Metrics]]) -> dict[str, float]:
     means = {}
     for name in values[0]:
         series = np.array([metrics[name] for metrics in values], np.float64)
-        bad = [pending[i][0] for i in np.flatnonzero(~np.isfinite(series))]
+        bad = [pending[int(i)][0] for i in np.flatnonzero(~np.isfinite(series))]
         if bad:
             raise NotFiniteError(
                 f"{name} was not finite at step{'s' * (len(bad) > 1)} "
@@ -128,7 +128,9 @@ def read_metrics(workdir: Path) -> list[dict[str, Any]]:
 
 def _open_tensorboard(workdir):
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import (  # pyright: ignore[reportMissingImports]
+            SummaryWriter,
+        )
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "log.tensorboard needs tensorboardX: pip install 'robustvit[tensorboard]'"
@@ -138,7 +140,7 @@ def _open_tensorboard(workdir):
 
 def _open_wandb(workdir, project, config):
     try:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             "log.wandb_project needs wandb: pip install 'robustvit[wandb]'"

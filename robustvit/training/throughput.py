@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustvit.types import PyTree
+from robustvit.types import Device, PyTree
 
 # Dense bfloat16 peaks in FLOP/s per jax device. TPUs: cloud.google.com/tpu/docs (v2 and
 # v3 devices are cores, later ones chips); GPUs: NVIDIA's datasheets without sparsity.
@@ -29,7 +29,7 @@ PEAK_FLOPS = {
 }
 
 
-def peak_flops(device: jax.Device) -> float:
+def peak_flops(device: Device) -> float:
     """The device's bf16 peak in FLOP/s; of an unknown one, a float32 matmul measured.
 
     On CPU every virtual device shares the same cores, so the measurement is divided
