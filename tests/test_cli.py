@@ -177,7 +177,7 @@ def test_full_disk_is_told_before_training(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config", "nowhere.py", "--workdir", "x"], "no config file nowhere"),
+        (["train", "--config", "no.py", "--workdir", "x"], "no config file no.py"),
         (["train", "--config", QUICKSTART + ":quick", "--workdir", "x"],
          "variant 'quick' is unknown; there are adversarial or standard"),
         (["eval", "--workdir", "/nowhere"], "no checkpoint in /nowhere"),

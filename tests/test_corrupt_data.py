@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -64,15 +65,18 @@ def test_corrupt_image_is_counted_and_replaced(folder):
     assert run.data.skipped() >= 1  # prefetching may have met it again
 
 
+def empty(folder):
+    for image in folder.rglob("*.jpg"):
+        image.unlink()
+
+
+def one_class(folder):
+    shutil.rmtree(folder / "train" / "red")
+
+
 @pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda folder: [f.unlink() for f in folder.rglob("*.jpg")], "images"),
-        (lambda folder: [f.rename(folder / f.name) for f in (folder / "train" / "red").iterdir()]
-         and (folder / "train" / "red").rmdir(), "class"),
-    ],
-    ids=["empty", "one class"],
-)  # fmt: skip
+    ("spoil", "message"), [(empty, "images"), (one_class, "class")]
+)
 def test_useless_folders_are_told(folder, tmp_path, capsys, spoil, message):
     spoil(folder)
     assert main(arguments(folder, tmp_path / "run")) == 2

@@ -16,7 +16,7 @@ from jax import lax
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
-from robustvit.types import Images, Tokens
+from robustvit.types import AnyArray, Images, Tokens
 
 LN_EPS = 1e-6  # timm's ViT, XCiT and CaiT; torch's own default is 1e-5
 BN_EPS = 1e-5  # torch
@@ -132,7 +132,9 @@ class BatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *spatial c"], *, train: bool) -> Array:
+    def __call__(
+        self, x: Float[AnyArray, "b *spatial c"], *, train: bool
+    ) -> Float[AnyArray, "b *spatial c"]:
         """Normalise over everything but the last axis; statistics in float32."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
@@ -180,7 +182,7 @@ class DepthwiseConv3x3(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[AnyArray, "b h w c"]:
         """Kernel (3, 3, 1, c) as in `nn.Conv` with `feature_group_count=c`."""
         channels = x.shape[-1]
         kernel = self.param("kernel", torch_conv_init, (3, 3, 1, channels))

@@ -35,7 +35,7 @@ from robustvit.models.layers import (
     torch_conv_init,
 )
 from robustvit.models.positions import FourierPositions
-from robustvit.types import Images, Outputs, Tokens
+from robustvit.types import AnyArray, Images, Outputs, Tokens
 
 NORM_EPS = 1e-12  # torch's F.normalize
 
@@ -124,7 +124,7 @@ class ConvStem(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Array:
+    def __call__(self, x: Images, train: bool) -> Float[AnyArray, "b i j d"]:
         """(b, h, w, 3) to (b, h / patch, w / patch, dim)."""
         last = len(self.strides) - 1
         for i, stride in enumerate(self.strides):

@@ -133,7 +133,7 @@ def test_wrong_arguments_are_refused(make_it, message):
     "loss", ["cross_entropy", "margin", "dlr", "targeted_cross_entropy"]
 )
 def test_label_attacks_break_a_linear_classifier_as_far_as_possible(loss):
-    """Robust in linf iff each margin exceeds eps |w_y - w_j|_1: two classes, so exact."""
+    """Robust in linf iff each margin exceeds eps |w_y - w_j|_1; exact for two."""
     weights = jnp.stack([WEIGHTS, -WEIGHTS, 0 * WEIGHTS], -1)
 
     def forward(x):

@@ -164,7 +164,7 @@ def test_bfloat16_is_close_and_heads_are_float32(tiny):
 def test_initial_values(tiny):
     params = abstract_variables(create_model("xcit_tiny_24_p16_224"))["params"]
     assert params["blocks_23"]["gamma3"].shape == (192,)
-    model, variables, _ = tiny
+    _, variables, _ = tiny
     params = variables["params"]
     block = params["blocks_0"]
     np.testing.assert_array_equal(block["gamma1"], 1.0)
@@ -254,7 +254,7 @@ def test_batch_norm_refuses_a_broken_group():
     norm = BatchNorm(group=3)
     x = jnp.zeros((8, 2, 2, 1))
     variables = norm.init(jax.random.key(0), x, train=True)
-    with pytest.raises(ValueError, match="batch of 8 .* groups of 3"):
+    with pytest.raises(ValueError, match=r"batch of 8 .* groups of 3"):
         norm.apply(variables, x, train=True)
 
 
