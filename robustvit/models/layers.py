@@ -39,7 +39,7 @@ def torch_bias_init(fan_in: int):
 
 
 @jax.custom_jvp
-def gelu(x: Float[Array, ...]) -> Float[Array, ...]:
+def gelu(x: Float[AnyArray, "..."]) -> Float[AnyArray, "..."]:
     """Exact GELU, x Phi(x); its derivative is made in the forward pass and kept.
 
     Saving the derivative (one array) instead of what autodiff would save cuts 8 % off
