@@ -1,6 +1,7 @@
 """The recipes: their published numbers, and that each of them takes a real step."""
 
 import contextlib
+import json
 
 import chex
 import jax
@@ -15,7 +16,7 @@ from robustvit.objectives.forward import ATTACK_BN
 from robustvit.threat import parse_eps
 from robustvit.training.step import init_state, make_train_step
 from robustvit.workdir import flatten
-from tests.small_run import REPO, records
+from tests.small_run import REPO
 
 CONFIGS = REPO / "configs"
 
@@ -184,17 +185,20 @@ def test_every_recipe_takes_real_steps_when_shrunk(recipe, request):
     assert np.mean(jax.tree.leaves(moved)) > 0.9
 
 
-@pytest.mark.slow
 def test_cifar_on_cpu_gets_robust(tfds_dir, tmp_path):
-    """Well above chance under attack, on 4,000 real images: minutes on two cores."""
+    """Real images through the whole command, to well above chance under PGD."""
     spec = f"{CONFIGS}/cifar10_xcit_adv.py:tiny,fgsm"
     arguments = ["train", "--config", spec, "--workdir", str(tmp_path)]
     flags = {
-        "data.dir": tfds_dir, "data.train_split": "train[:8000]",
-        "data.val_split": "train[8000:9000]", "data.test_split": "test[:1000]",
-        "data.batch_size": 128, "epochs": 12, "cooldown_epochs": 0,
-        "threat.schedule.warmup_epochs": 4,
+        "data.dir": tfds_dir, "data.train_split": "train[:5000]",
+        "data.val_split": "train[5000:5500]", "data.test_split": "test[:500]",
+        "data.batch_size": 64, "model.args.dim": 64, "model.args.depth": 2,
+        "model.args.bn_group": 0, "epochs": 6, "cooldown_epochs": 0,
+        "threat.schedule.warmup_epochs": 2, "optim.schedule.args.warmup_epochs": 1,
+        "optim.lr": 2e-3, "report.steps": 10,
     }  # fmt: skip
     assert main([*arguments, *(f"--config.{k}={v}" for k, v in flags.items())]) == 0
-    last = [r for r in records(tmp_path) if "val/loss" in r][-1]
-    assert last["val/clean_accuracy"] > 0.35 and last["val/robust_accuracy"] > 0.2
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["threat"]["eps"] == "8/255"
+    assert report["clean_accuracy"] > 0.27  # seen: 0.33 and 0.23, of 500; chance is 0.1
+    assert report["robust_accuracy"] > 0.17

@@ -32,6 +32,7 @@ from robustvit.models.layers import (
     dense,
     gelu,
     linear_init,
+    materialize,
     torch_conv_init,
 )
 from robustvit.models.positions import FourierPositions
@@ -162,7 +163,8 @@ class XCABlock(nn.Module):
         def add(x, i, branch):
             gamma = self.param(f"gamma{i}", nn.initializers.constant(self.eta), (dim,))
             branch = branch * gamma.astype(self.dtype)
-            return x + DropPath(self.drop_path)(branch, train=train)
+            x = x + DropPath(self.drop_path)(branch, train=train)
+            return materialize(x, gamma)
 
         attention = XCA(self.num_heads, self.dtype, name="attn")
         x = add(x, 1, attention(norm(name="norm1")(x)))
