@@ -180,8 +180,13 @@ def _config(args, overrides):
 
     config = load_config(args.config, overrides)
     from configs import common  # `load_config` has put its folder on the path
+    from robustvit.runs import resolve
 
-    print(show(config, common.default()))
+    try:
+        print(show(resolve(config), common.default()))
+    except ValueError as error:  # a dataset that is not here, say
+        print(show(config, common.default()))
+        print(f"\nas written, because it cannot be resolved here: {error}")
 
 
 def _doctor(args, _):

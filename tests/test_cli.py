@@ -10,7 +10,7 @@ import pytest
 import robustvit as rv
 from robustvit.cli import main
 from robustvit.runs import open_run
-from tests.small_run import QUICKSTART, records, train_arguments
+from tests.small_run import QUICKSTART, REPO, records, train_arguments
 
 
 @pytest.fixture(scope="module")
@@ -206,10 +206,19 @@ def test_config_shows_what_differs_from_the_defaults(capsys):
     lines = capsys.readouterr().out.splitlines()
     line = next(x for x in lines if x.startswith("optim.lr "))
     assert "0.25 (float)  <- default 0.0005" in line
+    line = next(x for x in lines if x.startswith("model.args.num_classes "))
+    assert "10 (int)  <- default 0" in line  # worked out from the dataset
     assert any(x.startswith("seed") and x.endswith("42 (int)") for x in lines)
     assert any(
         "objective.args.attack_bn" in x and "only in the def" in x for x in lines
     )
+
+
+def test_config_is_shown_even_where_its_data_are_not(capsys, tmp_path):
+    imagenet = str(REPO / "configs" / "imagenet_xcit_adv.py")
+    assert main(["config", "--config", imagenet, f"--config.data.dir={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    assert "'auto' (str)" in text and "cannot be resolved here: " in text
 
 
 def test_doctor_finds_this_machine_healthy(capsys, tmp_path):
