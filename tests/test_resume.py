@@ -13,7 +13,7 @@ import pytest
 from robustvit.runs import open_run
 from tests.small_run import records, train_arguments
 
-EPOCHS = ("--config.epochs=4", "--config.checkpoint.every=5", "--config.log.every=1")
+EPOCHS = ("--config.epochs=6", "--config.checkpoint.every=5", "--config.log.every=1")
 SLOWER = ("--config.model.args.depth=2", "--config.optim.ema_decay=0.9")
 
 
@@ -34,15 +34,22 @@ def start(workdir):
     )
 
 
-def signal_at(process, workdir, step, number):
-    """Send a signal once the run has logged that step; its exit code and output."""
+def last_step(workdir):
+    """The last step that a run, dead or alive, has logged; 0 before the first."""
+    if not (workdir / "metrics.jsonl").exists():
+        return 0
+    return max((r["step"] for r in records(workdir)), default=0)
+
+
+def signal_after(workdir, steps, number):
+    """Start, send a signal that many steps past the last; its exit code and output."""
+    step = last_step(workdir) + steps
+    process = start(workdir)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
-        if (workdir / "metrics.jsonl").exists():
-            done = [r["step"] for r in records(workdir) if "train/loss" in r]
-            if done and max(done) >= step:
-                process.send_signal(number)
-                break
+        if last_step(workdir) >= step:
+            process.send_signal(number)
+            break
         time.sleep(0.01)
     _, text = process.communicate(timeout=240)
     return process.returncode, text
@@ -60,20 +67,20 @@ def test_killed_terminated_and_interrupted_run_is_the_quiet_run(
     quiet, tmp_path_factory
 ):
     workdir = tmp_path_factory.mktemp("disturbed") / "run"
-    code, _ = signal_at(start(workdir), workdir, 12, signal.SIGKILL)
+    code, _ = signal_after(workdir, 12, signal.SIGKILL)
     assert code == -signal.SIGKILL
     saved = open_run(str(workdir), "latest")[3]
-    assert saved in (5, 8, 10)  # whichever was whole by then
+    assert saved >= 5  # whichever was whole by then
 
-    code, text = signal_at(start(workdir), workdir, 14, signal.SIGTERM)
+    code, text = signal_after(workdir, 2, signal.SIGTERM)
     assert code == 42, text
     assert f"training from step {saved}" in text
     assert "SIGTERM: saving a checkpoint" in text and "the same command" in text
     stopped_at = open_run(str(workdir), "latest")[3]
-    assert stopped_at >= 14
+    assert stopped_at > saved
     assert f"stopped at step {stopped_at}" in text
 
-    code, text = signal_at(start(workdir), workdir, 20, signal.SIGINT)
+    code, text = signal_after(workdir, 3, signal.SIGINT)
     assert code == 130 and f"training from step {stopped_at}" in text
 
     _, text = start(workdir).communicate(timeout=400)
@@ -81,7 +88,7 @@ def test_killed_terminated_and_interrupted_run_is_the_quiet_run(
 
     _, expected, _, step = open_run(str(quiet), "latest")
     _, found, _, found_step = open_run(str(workdir), "latest")
-    assert step == found_step == 32
+    assert step == found_step == 48
     assert len(jax.tree.leaves(expected)) > 40
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
