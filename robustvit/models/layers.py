@@ -6,7 +6,7 @@ x = x + DropPath(0.05)(y, train=train)
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +21,8 @@ from robustvit.types import AnyArray, Images, Tokens
 LN_EPS = 1e-6  # timm's ViT, XCiT and CaiT; torch's own default is 1e-5
 BN_EPS = 1e-5  # torch
 BN_MOMENTUM = 0.9  # torch writes the same as 0.1
+
+Activation = Callable[[Any], Any]
 
 # torch's default for convolutions, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 torch_conv_init = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -95,7 +97,11 @@ materialize.defvjp(_materialize_fwd, _materialize_bwd)
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel: where a model takes its input normalisation."""
+    """(x - mean) / std per channel: where a model takes its input normalisation.
+
+    Both are kept in `batch_stats`, so that weights carry the normalisation they were
+    trained with; without variables the fields are used.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -103,7 +109,15 @@ class Normalize(nn.Module):
     @nn.compact
     def __call__(self, images: Images) -> Images:
         """Images in [0, 1] to what the network was trained on."""
-        return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+        def statistic(name, values):
+            values = jnp.asarray(values, jnp.float32)
+            if self.is_initializing() or self.has_variable("batch_stats", name):
+                return self.variable("batch_stats", name, lambda: values).value
+            return values
+
+        mean, std = statistic("mean", self.mean), statistic("std", self.std)
+        return (images - mean) / std
 
 
 class LayerNorm(nn.LayerNorm):
@@ -132,21 +146,38 @@ class DropPath(nn.Module):
         return x * kept.astype(x.dtype) / keep
 
 
+class LayerScale(nn.Module):
+    """A learned factor per channel of a residual branch.
+
+    Reference: Touvron et al. 2021, arXiv:2103.17239.
+    """
+
+    start: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Tokens) -> Tokens:
+        """(b, n, d) to (b, n, d)."""
+        init = nn.initializers.constant(self.start)
+        return x * self.param("gamma", init, (x.shape[-1],)).astype(self.dtype)
+
+
 def dense(features: int, dtype: Any, *, name: str) -> nn.Dense:
     """A linear layer with the transformer's initialisation."""
     return nn.Dense(features, dtype=dtype, kernel_init=linear_init, name=name)
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU, four times wider inside."""
+    """Two linear layers, four times wider inside."""
 
     dtype: Any
+    activation: Activation = gelu
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
         """(b, n, d) to (b, n, d)."""
         d = x.shape[-1]
-        x = gelu(dense(4 * d, self.dtype, name="fc1")(x))
+        x = self.activation(dense(4 * d, self.dtype, name="fc1")(x))
         return dense(d, self.dtype, name="fc2")(x)
 
 
@@ -208,88 +239,3 @@ class BatchNorm(nn.Module):
 
 def _moved(running, new):
     return BN_MOMENTUM * running + (1.0 - BN_MOMENTUM) * new
-
-
-class DepthwiseConv3x3(nn.Module):
-    """3x3 convolution of each channel by itself, stride 1, padding 1, with bias."""
-
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[AnyArray, "b h w c"]) -> Float[AnyArray, "b h w c"]:
-        """Kernel (3, 3, 1, c) as in `nn.Conv` with `feature_group_count=c`."""
-        channels = x.shape[-1]
-        kernel = self.param("kernel", torch_conv_init, (3, 3, 1, channels))
-        bias = self.param("bias", torch_bias_init(9), (channels,))
-        y = depthwise_conv(x.astype(self.dtype), kernel.astype(self.dtype))
-        return y + bias.astype(self.dtype)
-
-
-@jax.custom_vjp
-def depthwise_conv(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 1 c"]
-) -> Float[Array, "b h w c"]:
-    """Depthwise 3x3 correlation; on CPU as nine shifted products, which is faster."""
-    return lax.platform_dependent(
-        x, kernel, cpu=_depthwise_shifts, default=_depthwise_lax
-    )
-
-
-def _depthwise_fwd(x, kernel):
-    return depthwise_conv(x, kernel), (x, kernel)
-
-
-def _depthwise_bwd(residuals, dy):
-    x, kernel = residuals
-    dx = depthwise_conv(dy, kernel[::-1, ::-1])
-    dkernel = lax.platform_dependent(
-        x, dy, cpu=_kernel_gradient_shifts, default=_kernel_gradient_lax
-    )
-    return dx, dkernel.astype(kernel.dtype)
-
-
-depthwise_conv.defvjp(_depthwise_fwd, _depthwise_bwd)
-
-
-def _depthwise_lax(x, kernel):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding=((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def _kernel_gradient_lax(x, dy):
-    shape = jnp.zeros((3, 3, 1, x.shape[-1]), x.dtype)
-    _, pullback = jax.vjp(lambda kernel: _depthwise_lax(x, kernel), shape)
-    return pullback(dy)[0]
-
-
-def _shifted(x):
-    """The nine windows of a 3x3 convolution, row by row: each (b, h, w, c)."""
-    h, w = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-
-
-def _depthwise_shifts(x, kernel):
-    taps = kernel.reshape(9, -1)
-    products = (window * tap for window, tap in zip(_shifted(x), taps, strict=True))
-    return functools.reduce(jnp.add, products)
-
-
-def _kernel_gradient_shifts(x, dy):
-    dy = dy.astype(jnp.float32)
-    products = tuple(window * dy for window in _shifted(x))
-    zeros = (jnp.zeros((), jnp.float32),) * 9
-
-    def add(a, b):
-        return tuple(p + q for p, q in zip(a, b, strict=True))
-
-    # One reduction of nine operands is one pass; nine separate ones write down each
-    # of the windows first.
-    taps = lax.reduce(products, zeros, add, (0, 1, 2))
-    return jnp.stack(taps).reshape(3, 3, 1, -1)

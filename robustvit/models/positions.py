@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from robustvit.models.layers import torch_bias_init, torch_conv_init
+from robustvit.types import AnyArray
 
 CHANNELS = 32  # per axis
 TEMPERATURE = 10000.0
@@ -47,3 +50,67 @@ def fourier_features(length: int) -> Float[Array, "n 32"]:
     period = TEMPERATURE ** (2 * (k // 2) / CHANNELS)
     angle = position[:, None] / period  # (n, 32)
     return jnp.where(k % 2 == 0, jnp.sin(angle), jnp.cos(angle))
+
+
+def resize_positions(
+    table: Float[AnyArray, "h w d"], grid: tuple[int, int], method: str
+) -> Float[Array, "i j d"]:
+    """A learned position embedding for another grid of patches.
+
+    Args:
+      table: embedding of the native grid.
+      grid: (i, j), the grid that is wanted.
+      method: what the publisher of the weights does. "antialias": bicubic with
+        antialiasing (timm, OpenCLIP, DINOv2 with registers). "bicubic": without
+        (DeiT, and torch's default). "dinov2": without, at a scale of (size + 0.1) /
+        native (DINOv2 without registers). "bilinear": corners to corners (the original
+        ViT and AugReg).
+
+    Raises:
+      ValueError: for another method.
+    """
+    if method == "antialias":
+        shape = (*grid, table.shape[-1])
+        return jax.image.resize(table, shape, "bicubic", antialias=True)
+    if method not in _INTERPOLATIONS:
+        known = ", ".join(["antialias", *_INTERPOLATIONS])
+        raise ValueError(f"position_resize={method!r} is not one of {known}")
+    weights = _INTERPOLATIONS[method]
+    rows, columns = (
+        jnp.asarray(weights(old, new), table.dtype)
+        for old, new in zip(table.shape[:2], grid, strict=True)
+    )
+    with jax.default_matmul_precision("highest"):  # constants of a model, not its work
+        return jnp.einsum("iy,jx,yxd->ijd", rows, columns, table)
+
+
+def _bicubic(old: int, new: int, offset: float = 0.0) -> np.ndarray:
+    """(new, old) weights of torch's bicubic interpolation, which clamps at the edge."""
+    source = (np.arange(new) + 0.5) * old / (new + offset) - 0.5
+    weights = np.zeros((new, old))
+    for tap in range(-1, 3):
+        place = np.floor(source) + tap
+        column = np.clip(place, 0, old - 1).astype(int)
+        np.add.at(weights, (np.arange(new), column), _cubic(source - place))
+    return weights
+
+
+def _cubic(t: np.ndarray, a: float = -0.75) -> np.ndarray:
+    """Keys' kernel with torch's a."""
+    t = np.abs(t)
+    near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+    far = a * (t**3 - 5 * t**2 + 8 * t - 4)
+    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
+
+
+def _bilinear(old: int, new: int) -> np.ndarray:
+    """(new, old) weights of linear interpolation, first to first and last to last."""
+    source = np.linspace(0, old - 1, new)[:, None]
+    return np.maximum(0.0, 1.0 - np.abs(source - np.arange(old)))
+
+
+_INTERPOLATIONS = {
+    "bicubic": _bicubic,
+    "dinov2": lambda old, new: _bicubic(old, new, offset=0.1),
+    "bilinear": _bilinear,
+}

@@ -20,11 +20,12 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from robustvit.models.attention import ClassAttention
+from robustvit.models.depthwise import DepthwiseConv3x3
 from robustvit.models.layers import (
     BatchNorm,
-    DepthwiseConv3x3,
     DropPath,
     LayerNorm,
     Mlp,
@@ -52,7 +53,8 @@ class XCiT(nn.Module):
       tokens_norm: whether class-attention blocks normalise patch tokens too.
       strides: of the 3x3 convolutions of the stem; their product is the patch size.
       drop_path: rate of stochastic depth, the same in every XCA block.
-      mean, std: input normalisation; the ImageNet models of the recipe have none.
+      mean, std: input normalisation of a new model; the recipe's ImageNet models have
+        none.
       bn_group: examples per group of batch statistics, None for the whole batch.
       remat: recompute each block in the backward pass instead of storing it.
       dtype: of the computation; parameters, statistics, softmax and head are float32.
@@ -78,7 +80,7 @@ class XCiT(nn.Module):
 
         `hidden` holds the patch tokens (b, n, d) after each XCA block.
         """
-        x = Normalize(self.mean, self.std)(images).astype(self.dtype)
+        x = Normalize(self.mean, self.std, name="normalize")(images).astype(self.dtype)
         x = ConvStem(
             self.dim, self.strides, self.bn_group, self.dtype, name="patch_embed"
         )(x, train)
@@ -256,21 +258,29 @@ class ClassAttentionBlock(nn.Module):
         return z + jnp.concatenate([cls, z[:, 1:]], axis=1)
 
 
-class ClassAttention(nn.Module):
-    """Multi-head attention with one query, the class token."""
+_SIZES: dict[str, dict[str, Any]] = {
+    "nano_12": {"dim": 128, "num_heads": 4, "tokens_norm": False},
+    "tiny_12": {"dim": 192, "num_heads": 4},
+    "small_12": {"dim": 384, "num_heads": 8},
+    # The next three exist only in the Light Recipe's repository.
+    "medium_12": {"dim": 512, "num_heads": 8},
+    "large_12": {"dim": 768, "num_heads": 16},
+    "large_12_h8": {"dim": 768, "num_heads": 8},
+    "tiny_24": {"dim": 192, "num_heads": 4, "depth": 24, "eta": 1e-5},
+    "small_24": {"dim": 384, "num_heads": 8, "depth": 24, "eta": 1e-5},
+    "medium_24": {"dim": 512, "num_heads": 8, "depth": 24, "eta": 1e-5},
+    "large_24": {"dim": 768, "num_heads": 16, "depth": 24, "eta": 1e-5},
+}
+_STEMS: dict[str, tuple[int, ...]] = {
+    "p16_224": (2, 2, 2, 2),
+    "p8_224": (2, 2, 2),  # the publisher's own patch 8: one convolution fewer
+    # The recipe's way to small images: the patch-16 weights at other strides.
+    "p8_32": (1, 2, 2, 2),
+    "p4_32": (1, 1, 2, 2),
+}
 
-    num_heads: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, z: Tokens) -> Float[Array, "b 1 d"]:
-        """The new class token; softmax in float32."""
-        b, _, d = z.shape
-        heads = (b, -1, self.num_heads, d // self.num_heads)
-        q = dense(d, self.dtype, name="q")(z[:, :1]).reshape(heads)
-        k = dense(d, self.dtype, name="k")(z).reshape(heads)
-        v = dense(d, self.dtype, name="v")(z).reshape(heads)
-        scores = jnp.einsum("bqhc,bnhc->bhqn", q, k, preferred_element_type=jnp.float32)
-        attention = nn.softmax(scores * heads[-1] ** -0.5).astype(self.dtype)
-        x = jnp.einsum("bhqn,bnhc->bqhc", attention, v).reshape(b, 1, d)
-        return dense(d, self.dtype, name="proj")(x)
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"xcit_{size}_{stem}": {**fields, "strides": strides}
+    for size, fields in _SIZES.items()
+    for stem, strides in _STEMS.items()
+}

@@ -100,7 +100,10 @@ def make_train_step(
 def averaged(ema: PyTree, state: TrainState, decay: float) -> PyTree:
     """Exponential moving average of what evaluation needs."""
     current = {"params": state.params, "batch_stats": state.batch_stats}
-    return optax.incremental_update(current, ema, 1.0 - decay)
+    # Written so that what never changes (input normalisation) is not rounded away.
+    return jax.tree.map(
+        lambda old, new: old + (1.0 - decay) * (new - old), ema, current
+    )
 
 
 def evaluation_variables(state: TrainState) -> PyTree:

@@ -61,6 +61,8 @@ def _fill(key: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def analytic_variables(abstract):
     """Variables whose values follow from their place in timm's sorted state dict."""
+    stats = {k: v for k, v in abstract["batch_stats"].items() if k != "normalize"}
+    abstract = {**abstract, "batch_stats": stats}
     flat, tree = jax.tree_util.tree_flatten_with_path(abstract)
     keys = [torch_key("/".join(k.key for k in path[1:])) for path, _ in flat]
     counters = {

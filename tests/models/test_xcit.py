@@ -5,16 +5,14 @@ import pytest
 from chex import assert_trees_all_close
 
 from robustvit.models import create_model
-from robustvit.models.layers import (
-    BatchNorm,
-    DropPath,
+from robustvit.models.depthwise import (
     _depthwise_lax,
     _depthwise_shifts,
     _kernel_gradient_lax,
     _kernel_gradient_shifts,
     depthwise_conv,
-    gelu,
 )
+from robustvit.models.layers import BatchNorm, DropPath, gelu
 from robustvit.models.positions import fourier_features
 from tests.models.reference_xcit import analytic_images, analytic_variables
 
@@ -180,9 +178,18 @@ def test_initial_values(tiny):
 def test_normalisation_is_inside(tiny):
     model, variables, images = tiny
     mean, std = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
-    inside = model.clone(mean=mean, std=std).apply(variables, images).logits
-    outside = model.apply(variables, (images - jnp.array(mean)) / jnp.array(std))
-    np.testing.assert_allclose(inside, outside.logits, atol=1e-5)
+    outside = model.apply(variables, (images - jnp.array(mean)) / jnp.array(std)).logits
+
+    normalized = model.clone(mean=mean, std=std)
+    made = normalized.init(jax.random.key(0), images)
+    inside = normalized.apply(made, images).logits
+    np.testing.assert_allclose(inside, outside, atol=1e-5)
+    # Weights carry their normalisation; fields are for a model without any.
+    carried = model.apply(made, images).logits
+    np.testing.assert_array_equal(carried, inside)
+    stats = {k: v for k, v in made["batch_stats"].items() if k != "normalize"}
+    without = normalized.apply({**made, "batch_stats": stats}, images).logits
+    np.testing.assert_allclose(without, outside, atol=1e-5)
 
 
 def test_gelu_is_exact_and_so_is_its_derivative():

@@ -1,0 +1,124 @@
+"""Which torch tensor each of our variables is: names and layouts, as tables.
+
+Modules carry the names of the reference's torch modules, an index behind an underscore:
+`blocks_3/attn/qkv/kernel` is `blocks.3.attn.qkv.weight`. What differs stands in TABLES.
+The torch side is what timm writes, and the publishers' own repositories for families
+that timm does not have.
+
+    for entry in entries(model):
+        array = entry.to_torch(leaf)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from robustvit.models import XCiT
+
+# Names of leaves; all others are the same on both sides.
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+NORMALIZE = ("batch_stats", "normalize")  # ours alone: torch keeps it out of the model
+
+
+class Names(NamedTuple):
+    """What a family of models has besides the general rule.
+
+    Attributes:
+      scopes: our torch-like scope, to the one that the reference has.
+      pointwise: torch scopes of 1x1 convolutions that are linear maps here.
+    """
+
+    scopes: Mapping[str, str] = {}
+    pointwise: frozenset[str] = frozenset()
+
+
+_XCIT_STEM = {
+    f"patch_embed.{layer}{i}": f"patch_embed.proj.{2 * i}.{j}"
+    for i in range(4)
+    for j, layer in enumerate(("conv", "bn"))
+}
+
+TABLES: dict[type, Names] = {
+    XCiT: Names(
+        scopes={**_XCIT_STEM, "pos_embed.proj": "pos_embed.token_projection"},
+        pointwise=frozenset({"pos_embed.token_projection"}),
+    ),
+}
+
+
+class Entry(NamedTuple):
+    """One variable: its path here, its key there, and the way between them."""
+
+    path: tuple[str, ...]  # ("params", "blocks_0", ..., "kernel")
+    key: str
+    shape: tuple[int, ...]  # here
+    pointwise: bool
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        """Shape of the torch tensor."""
+        return self.to_torch(np.empty(self.shape, np.bool_)).shape
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """HWIO to OIHW, (in, out) to (out, in); everything else as it is."""
+        if self.path[-1] != "kernel":
+            return array
+        if array.ndim == 4:
+            return array.transpose(3, 2, 0, 1)
+        return array.T[:, :, None, None] if self.pointwise else array.T
+
+    def from_torch(self, array: np.ndarray) -> np.ndarray:
+        """The inverse of `to_torch`."""
+        if self.path[-1] != "kernel":
+            return array
+        if self.pointwise:
+            array = array[:, :, 0, 0]
+        return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def entries(model: Any, image_size: int | None = None) -> tuple[Entry, ...]:
+    """Every variable of the model that torch has, in the model's own order.
+
+    Args:
+      model: a module of `robustvit.models`.
+      image_size: of the images it is to be used with, where that changes shapes (a
+        learned position embedding); None is the model's own.
+    """
+    return _entries(type(model), abstract_variables(model, image_size))
+
+
+def abstract_variables(model: Any, image_size: int | None = None) -> dict[str, Any]:
+    """Shapes and dtypes of the variables, without making them."""
+    size = image_size or getattr(model, "image_size", None) or 32
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def _entries(family, abstract):
+    names = TABLES.get(family, Names())
+    result = []
+    for path, leaf in traverse_util.flatten_dict(abstract).items():
+        if path[:2] == NORMALIZE:
+            continue
+        scope = _scope(path[1:-1], names.scopes)
+        name = LEAVES.get(path[-1], path[-1])
+        key = f"{scope}.{name}" if scope else name
+        result.append(Entry(path, key, leaf.shape, scope in names.pointwise))
+    return tuple(result)
+
+
+def _scope(parts, renames):
+    dotted = ".".join(re.sub(r"_(\d+)$", r".\1", part) for part in parts)
+    return renames.get(dotted, dotted)
