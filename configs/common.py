@@ -15,13 +15,16 @@ def default() -> ConfigDict:
     c.cooldown_epochs = 10  # more epochs at the lowest rate, after the schedule
     c.trainable = (".*",)  # parameters to train, as patterns of their paths
 
+    c.init_from = ""  # a run's folder, a weight file, or hf:timm/...; empty: afresh
+    c.init_new_head = False  # needed where the number of classes differs
+
     c.model = ConfigDict({"name": "xcit_small_12_p16_224"})
     c.model.args = ConfigDict(
         {
             "num_classes": 0,  # 0: as many as the dataset has
             "drop_path": 0.05,
-            "mean": (0.0, 0.0, 0.0),  # input normalisation, inside the model
-            "std": (1.0, 1.0, 1.0),
+            "mean": (),  # input normalisation, inside the model; empty: its own
+            "std": (),
             "bn_group": 64,  # examples that share batch statistics; 0: the whole batch
             "remat": False,  # recompute blocks in the backward pass: slower, smaller
             "dtype": "float32",  # or bfloat16

@@ -16,6 +16,7 @@ from typing import Any
 
 from robustvit.attacks import PGD, LabelAttack, fgsm
 from robustvit.evaluation import Report, evaluate, logits_fn
+from robustvit.interop import load_hf, load_torch, save_torch
 from robustvit.models import create_model
 from robustvit.threat import ThreatModel
 from robustvit.types import Outputs
@@ -45,6 +46,9 @@ __all__ = [
     "create_model",
     "evaluate",
     "fgsm",
+    "load_hf",
     "load_run",
+    "load_torch",
     "logits_fn",
+    "save_torch",
 ]

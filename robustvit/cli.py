@@ -62,6 +62,9 @@ def _parse(argv):
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_train(commands)
     _add_eval(commands)
+    _add_models(commands)
+    _add_import(commands)
+    _add_export(commands)
     _add_config(commands)
     _add_doctor(commands)
     args, rest = parser.parse_known_args(argv)
@@ -119,6 +122,53 @@ def _add_eval(commands):
     evaluate.set_defaults(run=_eval)
 
 
+def _add_models(commands):
+    models = commands.add_parser(
+        "models",
+        help="list the models: parameters, GMACs, input size, where weights are",
+        description="Every name that model.name and rv.create_model take.",
+    )
+    models.add_argument("pattern", nargs="?", default="*", help="like resnet or *p16*")
+    models.add_argument("--json", action="store_true", help="as JSON")
+    models.set_defaults(run=_models)
+
+
+def _add_import(commands):
+    weights = commands.add_parser(
+        "import-weights",
+        help="make a run out of published weights, to evaluate or to fine-tune",
+        description="Reads weights of timm, Facebook, DINOv2, OpenCLIP, RobustBench or "
+        "the Light Recipe into the config's model, and writes them as the checkpoint "
+        "at step 0 of a run, for `robustvit eval` and `robustvit train`.",
+        epilog=OVERRIDES,
+    )
+    add = weights.add_argument
+    add("--config", required=True, help=CONFIG_HELP)
+    add(
+        "--weights",
+        required=True,
+        help=".pth, .pth.tar, .pt, .safetensors, a run's folder, or hf:timm/...",
+    )
+    add("--workdir", required=True, type=Path, help="folder of the run to be made")
+    weights.set_defaults(run=_import)
+
+
+def _add_export(commands):
+    export = commands.add_parser(
+        "export-weights",
+        help="write a run's weights as timm reads them",
+        description="The state dict that timm (or the model's own repository) loads "
+        "with strict=True. torch is not needed. A .safetensors file also carries the "
+        "input normalisation; timm applies that outside the model.",
+    )
+    add = export.add_argument
+    add("--workdir", required=True, help="folder of the run (may be gs://...)")
+    add("--checkpoint", default="best", help="best, latest or a step; default: best")
+    add("--format", default="safetensors", choices=("timm", "safetensors"))
+    add("--output", type=Path, help="default: WORKDIR/weights-STEP.safetensors or .pth")
+    export.set_defaults(run=_export)
+
+
 def _add_config(commands):
     config = commands.add_parser(
         "config",
@@ -173,6 +223,27 @@ def _eval(args, _):
         batch_size=args.batch_size,
         data_dir=args.data_dir,
     )
+
+
+def _models(args, _):
+    from robustvit.weights import model_table
+
+    print(model_table(args.pattern, as_json=args.json))
+
+
+def _import(args, overrides):
+    from robustvit.config_files import load_config
+    from robustvit.weights import import_weights
+
+    import_weights(load_config(args.config, overrides), args.weights, args.workdir)
+    print(f"{args.workdir} is ready: robustvit eval --workdir {args.workdir}")
+
+
+def _export(args, _):
+    from robustvit.weights import export_weights
+
+    path = export_weights(args.workdir, args.checkpoint, args.format, args.output)
+    print(f"wrote {path}")
 
 
 def _config(args, overrides):

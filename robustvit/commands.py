@@ -16,6 +16,7 @@ from robustvit.evaluation import Report, evaluate, logits_fn
 from robustvit.threat import ThreatModel, format_eps, parse_eps
 from robustvit.training.loop import fit
 from robustvit.training.step import init_state
+from robustvit.weights import start_from
 from robustvit.workdir import claim
 
 REPORT = "report.json"
@@ -24,8 +25,9 @@ REPORT = "report.json"
 def train(config: runs.Config, workdir: Path) -> None:
     """Train, then report on the best checkpoint: JSON, a grid, training curves."""
     run = runs.build(config)
+    variables = start_from(config, run, workdir)
     claim(workdir, run.config, needs_bytes=_checkpoint_bytes(run))
-    fitted = fit(**run.fit_arguments(), workdir=workdir)
+    fitted = fit(**run.fit_arguments(), workdir=workdir, variables=variables)
     save_curves(fitted.history, workdir / "curves.png")
 
     path = workdir / REPORT

@@ -17,15 +17,24 @@ def build(
       ValueError: for a name that is not in the table, or an argument that its entry
         does not take; `what` says in the message what kind of thing it is.
     """
-    if name not in table:
-        raise ValueError(f"unknown {what} {name!r}: {nearest(name, table)}")
-    known = inspect.signature(table[name]).parameters
+    known = arguments(what, table, name)
     for key in keywords:
         if key not in known:
             raise ValueError(
                 f"{what} {name!r} has no argument {key!r}: {nearest(key, known)}"
             )
     return table[name](*args, **keywords)
+
+
+def arguments(what: str, table: Mapping[str, Callable], name: str) -> frozenset[str]:
+    """Names of what `table[name]` takes.
+
+    Raises:
+      ValueError: for a name that is not in the table.
+    """
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}: {nearest(name, table)}")
+    return frozenset(inspect.signature(table[name]).parameters)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ from robustvit.attacks import ATTACKS, PGD, light_step_size
 from robustvit.data import pipeline, transforms
 from robustvit.data.augment import Augment
 from robustvit.data.sources import Source, open_source
-from robustvit.models import create_model
+from robustvit.models import MODELS, create_model
 from robustvit.objectives import OBJECTIVES
 from robustvit.parallel import data_mesh, replicated
 from robustvit.threat import ThreatModel, parse_eps
@@ -129,6 +129,8 @@ def resolve(config: Config) -> Config:
     args = c.attack.args
     if args.get("step_size") == "auto":
         args.step_size = repr(light_step_size(eps, args.get("steps", 1)))
+    if "bn_group" not in _model_fields(c):
+        c.model.args.bn_group = 0
     group, batch_size = c.model.args.bn_group, c.data.batch_size
     if group and batch_size % group:
         raise ValueError(
@@ -149,16 +151,29 @@ def resolve(config: Config) -> Config:
 
 
 def build_model(c: Config) -> Any:
-    """The model of a resolved config."""
-    args = {**c.model.args}
+    """The model of a resolved config.
+
+    What a family has not (a group of BatchNorm, stochastic depth) must be 0; a model of
+    one image size gets the data's.
+    """
+    fields = _model_fields(c)
+    args = {k: v for k, v in c.model.args.items() if v or k in fields}
+    for key in ("mean", "std", "bn_group"):
+        if not args.get(key):
+            args.pop(key, None)
     if args["dtype"] not in DTYPES:
         raise ValueError(
             f"model.args.dtype={args['dtype']!r} is not one of {', '.join(DTYPES)}"
         )
     args["dtype"] = DTYPES[args["dtype"]]
-    args["bn_group"] = args["bn_group"] or None
+    if "image_size" in fields:
+        args.setdefault("image_size", c.data.image_size)
     lists = {k: tuple(v) for k, v in args.items() if isinstance(v, list | tuple)}
     return create_model(c.model.name, **{**args, **lists})
+
+
+def _model_fields(c):
+    return lookup.arguments("model", MODELS, c.model.name)
 
 
 def build_attack(c: Config) -> PGD:

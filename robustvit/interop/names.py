@@ -38,10 +38,12 @@ class Names(NamedTuple):
     Attributes:
       scopes: our torch-like scope, to the one that the reference has.
       pointwise: torch scopes of 1x1 convolutions that are linear maps here.
+      head: torch scope of the classifier.
     """
 
     scopes: Mapping[str, str] = {}
     pointwise: frozenset[str] = frozenset()
+    head: str = "head"
 
 
 _XCIT_STEM = {
@@ -88,20 +90,14 @@ class Entry(NamedTuple):
         return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
 
-def entries(model: Any, image_size: int | None = None) -> tuple[Entry, ...]:
-    """Every variable of the model that torch has, in the model's own order.
-
-    Args:
-      model: a module of `robustvit.models`.
-      image_size: of the images it is to be used with, where that changes shapes (a
-        learned position embedding); None is the model's own.
-    """
-    return _entries(type(model), abstract_variables(model, image_size))
+def entries(model: Any) -> tuple[Entry, ...]:
+    """Every variable of the model that torch has, in the model's own order."""
+    return _entries(type(model), abstract_variables(model))
 
 
-def abstract_variables(model: Any, image_size: int | None = None) -> dict[str, Any]:
+def abstract_variables(model: Any) -> dict[str, Any]:
     """Shapes and dtypes of the variables, without making them."""
-    size = image_size or getattr(model, "image_size", None) or 32
+    size = getattr(model, "image_size", 32)  # any will do where none is fixed
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
@@ -109,7 +105,8 @@ def abstract_variables(model: Any, image_size: int | None = None) -> dict[str, A
 def _entries(family, abstract):
     names = TABLES.get(family, Names())
     result = []
-    for path, leaf in traverse_util.flatten_dict(abstract).items():
+    leaves: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(abstract)  # pyright: ignore[reportAssignmentType]
+    for path, leaf in leaves.items():
         if path[:2] == NORMALIZE:
             continue
         scope = _scope(path[1:-1], names.scopes)

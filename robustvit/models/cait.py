@@ -13,7 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from robustvit.models.attention import ClassAttention
 from robustvit.models.layers import (
@@ -28,7 +28,7 @@ from robustvit.models.layers import (
 from robustvit.models.positions import resize_positions
 from robustvit.models.statistics import IMAGENET
 from robustvit.models.vit import PatchEmbed
-from robustvit.types import Images, Outputs, Tokens
+from robustvit.types import AnyArray, Images, Outputs, Tokens
 
 
 class CaiT(nn.Module):
@@ -172,8 +172,8 @@ class ClassBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, cls: Float[Array, "b 1 d"], x: Float[Array, "b n d"]
-    ) -> Float[Array, "b 1 d"]:
+        self, cls: Float[AnyArray, "b 1 d"], x: Tokens
+    ) -> Float[AnyArray, "b 1 d"]:
         """The new class token, from itself and the patches."""
         init = nn.initializers.constant(self.layer_scale)
         gamma1, gamma2 = (

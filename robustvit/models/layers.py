@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.nn import initializers
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from robustvit.types import AnyArray, Images, Tokens
 
@@ -63,7 +63,9 @@ def _normal_cdf(x):
 
 
 @jax.custom_vjp
-def materialize(x: Float[Array, "..."], anchor: Float[Array, "..."]) -> Array:
+def materialize(
+    x: Float[AnyArray, "..."], anchor: Float[AnyArray, "..."]
+) -> Float[AnyArray, "..."]:
     """x, which XLA's CPU compiler must then compute once and write to memory.
 
     That compiler fuses cheap producers into every consumer. Along a residual stream
@@ -136,7 +138,9 @@ class DropPath(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b ..."], *, train: bool) -> Array:
+    def __call__(
+        self, x: Float[AnyArray, "b ..."], *, train: bool
+    ) -> Float[AnyArray, "b ..."]:
         """Zero the branch with probability `rate`; scale what is kept by 1 / keep."""
         if not train or self.rate == 0.0:
             return x
@@ -195,6 +199,7 @@ class BatchNorm(nn.Module):
 
     group: int | None = None
     dtype: Any = jnp.float32
+    scale_init: Any = nn.initializers.ones
 
     @nn.compact
     def __call__(
@@ -202,7 +207,7 @@ class BatchNorm(nn.Module):
     ) -> Float[AnyArray, "b *spatial c"]:
         """Normalise over everything but the last axis; statistics in float32."""
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
+        scale = self.param("scale", self.scale_init, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
         var = self.variable("batch_stats", "var", jnp.ones, (channels,))

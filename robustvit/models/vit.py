@@ -22,7 +22,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from robustvit.models.layers import (
     LN_EPS,
@@ -270,7 +270,7 @@ class SwiGlu(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n d"]) -> Tokens:
+    def __call__(self, x: Tokens) -> Tokens:
         """(b, n, d) to (b, n, d)."""
         d = x.shape[-1]
         width = -(-(8 * d // 3) // 8) * 8

@@ -35,9 +35,10 @@ from robustvit.training.step import (
     init_state,
     make_eval_step,
     make_train_step,
+    with_variables,
 )
 from robustvit.training.throughput import Throughput, forward_flops, peak_flops
-from robustvit.types import Objective, TrainState
+from robustvit.types import Objective, PyTree, TrainState
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def fit(
     workdir: Path,
     key: jax.Array,
     config: Mapping[str, Any] | None = None,
+    variables: PyTree | None = None,
 ) -> Fitted:
     """Train `settings.epochs` epochs, or what is left of them.
 
@@ -79,6 +81,7 @@ def fit(
       workdir: folder for checkpoints and metrics.
       key: everything random follows from it and the step.
       config: stored beside the weights.
+      variables: weights to start from, instead of fresh ones.
 
     Raises:
       ValueError: if the batch does not divide over the devices.
@@ -109,7 +112,10 @@ def fit(
             config=config,
         )
         with writer:
-            state = checkpoints.restore(_abstract(init, key, mesh)) or init(key)
+            state = checkpoints.restore(_abstract(init, key, mesh))
+            if state is None:
+                state = init(key)
+                state = state if variables is None else with_variables(state, variables)
             run = _Run(model, objective, tx, data, validate_with, threat, threat_at,
                        lr_at, settings, mesh, key, dict(config or {}), checkpoints,
                        writer, stop)  # fmt: skip

@@ -10,6 +10,7 @@ devices; the sharding of the arguments decides that.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,15 @@ def averaged(ema: PyTree, state: TrainState, decay: float) -> PyTree:
     return jax.tree.map(
         lambda old, new: old + (1.0 - decay) * (new - old), ema, current
     )
+
+
+def with_variables(state: TrainState, variables: PyTree) -> TrainState:
+    """A fresh state that starts from these weights, laid out as the state is."""
+    stats = variables.get("batch_stats", {})
+    new = {"params": variables["params"], "batch_stats": stats}
+    old = {"params": state.params, "batch_stats": state.batch_stats}
+    new = jax.tree.map(lambda a, b: jax.device_put(a, b.sharding), new, old)
+    return dataclasses.replace(state, **new, ema=new if state.ema else {})
 
 
 def evaluation_variables(state: TrainState) -> PyTree:
