@@ -36,6 +36,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     c = common.default()  # whose values are this recipe's
     c.model.name = f"xcit_{MODELS[variant['model']]}_p16_224"
+    c.model.args.mean, c.model.args.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     c.data.name = "imagenet2012"
     c.data.train_split = "train[:99%]"
     c.data.val_split = "train[99%:]"

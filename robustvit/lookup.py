@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+SHOWN = 20  # names of a table in an error
+
 
 def build(
     what: str, table: Mapping[str, Callable], name: str, *args: Any, **keywords: Any
@@ -38,9 +40,10 @@ def arguments(what: str, table: Mapping[str, Callable], name: str) -> frozenset[
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """What may have been meant; everything there is, if nothing comes close."""
+    """What may have been meant; what there is, if nothing comes close."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"there are {', '.join(known)}"
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    return f"there are {', '.join(known[:SHOWN])}{more}"

@@ -20,7 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from robustvit.models import XCiT
+from robustvit.models import (
+    CifarResNet,
+    ConvNeXt,
+    PoolFormer,
+    PreActResNet,
+    ResNet,
+    WideResNet,
+    XCiT,
+)
 
 # Names of leaves; all others are the same on both sides.
 LEAVES = {
@@ -57,6 +65,12 @@ TABLES: dict[type, Names] = {
         scopes={**_XCIT_STEM, "pos_embed.proj": "pos_embed.token_projection"},
         pointwise=frozenset({"pos_embed.token_projection"}),
     ),
+    ResNet: Names(head="fc"),
+    WideResNet: Names(head="fc"),
+    PreActResNet: Names(head="linear"),
+    CifarResNet: Names(head="linear"),
+    ConvNeXt: Names(head="head.fc"),
+    PoolFormer: Names(head="head.fc"),
 }
 
 

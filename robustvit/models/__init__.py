@@ -15,15 +15,37 @@ from typing import Any
 import flax.linen as nn
 
 from robustvit import lookup
-from robustvit.models import cait, vit_variants, xcit
+from robustvit.models import (
+    cait,
+    cifar_resnet,
+    convnext,
+    poolformer,
+    preact_resnet,
+    resnet,
+    vit_variants,
+    wide_resnet,
+    xcit_variants,
+)
 from robustvit.models.cait import CaiT
+from robustvit.models.cifar_resnet import CifarResNet
+from robustvit.models.convnext import ConvNeXt
+from robustvit.models.poolformer import PoolFormer
+from robustvit.models.preact_resnet import PreActResNet
+from robustvit.models.resnet import ResNet
 from robustvit.models.vit import ViT
+from robustvit.models.wide_resnet import WideResNet
 from robustvit.models.xcit import XCiT
 
 _FAMILIES: list[tuple[type[nn.Module], dict[str, dict[str, Any]]]] = [
-    (XCiT, xcit.VARIANTS),
+    (XCiT, xcit_variants.VARIANTS),
     (ViT, vit_variants.VARIANTS),
     (CaiT, cait.VARIANTS),
+    (ResNet, resnet.VARIANTS),
+    (WideResNet, wide_resnet.VARIANTS),
+    (PreActResNet, preact_resnet.VARIANTS),
+    (CifarResNet, cifar_resnet.VARIANTS),
+    (ConvNeXt, convnext.VARIANTS),
+    (PoolFormer, poolformer.VARIANTS),
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -31,6 +53,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     for family, variants in _FAMILIES
     for name, fields in variants.items()
 }
+ALIASES = {  # what the recipe's and the weights' authors call them
+    "preact_resnet_18": "preact_resnet18",
+    **{f"resnet{n}": f"cifar_resnet{n}" for n in (20, 32, 44, 56, 110)},
+}
+MODELS |= {alias: MODELS[name] for alias, name in ALIASES.items()}
 
 
 def create_model(name: str, /, **overrides: Any) -> Any:
@@ -42,4 +69,16 @@ def create_model(name: str, /, **overrides: Any) -> Any:
     return lookup.build("model", MODELS, name, **overrides)
 
 
-__all__ = ["MODELS", "CaiT", "ViT", "XCiT", "create_model"]
+__all__ = [
+    "MODELS",
+    "CaiT",
+    "CifarResNet",
+    "ConvNeXt",
+    "PoolFormer",
+    "PreActResNet",
+    "ResNet",
+    "ViT",
+    "WideResNet",
+    "XCiT",
+    "create_model",
+]

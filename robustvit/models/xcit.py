@@ -256,31 +256,3 @@ class ClassAttentionBlock(nn.Module):
             z = jnp.concatenate([norm2(z[:, :1]), z[:, 1:]], axis=1)
         cls = gamma2 * Mlp(self.dtype, name="mlp")(z[:, :1])
         return z + jnp.concatenate([cls, z[:, 1:]], axis=1)
-
-
-_SIZES: dict[str, dict[str, Any]] = {
-    "nano_12": {"dim": 128, "num_heads": 4, "tokens_norm": False},
-    "tiny_12": {"dim": 192, "num_heads": 4},
-    "small_12": {"dim": 384, "num_heads": 8},
-    # The next three exist only in the Light Recipe's repository.
-    "medium_12": {"dim": 512, "num_heads": 8},
-    "large_12": {"dim": 768, "num_heads": 16},
-    "large_12_h8": {"dim": 768, "num_heads": 8},
-    "tiny_24": {"dim": 192, "num_heads": 4, "depth": 24, "eta": 1e-5},
-    "small_24": {"dim": 384, "num_heads": 8, "depth": 24, "eta": 1e-5},
-    "medium_24": {"dim": 512, "num_heads": 8, "depth": 24, "eta": 1e-5},
-    "large_24": {"dim": 768, "num_heads": 16, "depth": 24, "eta": 1e-5},
-}
-_STEMS: dict[str, tuple[int, ...]] = {
-    "p16_224": (2, 2, 2, 2),
-    "p8_224": (2, 2, 2),  # the publisher's own patch 8: one convolution fewer
-    # The recipe's way to small images: the patch-16 weights at other strides.
-    "p8_32": (1, 2, 2, 2),
-    "p4_32": (1, 1, 2, 2),
-}
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    f"xcit_{size}_{stem}": {**fields, "strides": strides}
-    for size, fields in _SIZES.items()
-    for stem, strides in _STEMS.items()
-}

@@ -1,47 +1,12 @@
-"""timm's names and layouts for XCiT, and the analytic weights of the golden forward."""
+"""The analytic weights of the XCiT specification's golden forward."""
 
 import re
 
-import jax
 import numpy as np
+from flax import traverse_util
 
-LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-
-
-def torch_key(path: str) -> str:
-    """`blocks_3/attn/qkv/kernel` -> `blocks.3.attn.qkv.weight`."""
-    *scopes, leaf = path.split("/")
-    leaf = LEAVES.get(leaf, leaf)
-    scope = ".".join(scopes)
-    scope = re.sub(r"blocks_(\d+)", r"blocks.\1", scope)
-    scope = scope.replace("pos_embed.proj", "pos_embed.token_projection")
-    stem = re.fullmatch(r"patch_embed\.(conv|bn)(\d)", scope)
-    if stem:
-        scope = f"patch_embed.proj.{2 * int(stem[2])}.{int(stem[1] == 'bn')}"
-    return f"{scope}.{leaf}" if scope else leaf
-
-
-def to_torch_layout(key: str, array: np.ndarray) -> np.ndarray:
-    """Our layout to torch's: OIHW convolutions, (out, in) linear maps."""
-    if key == "pos_embed.token_projection.weight":
-        return array.T[:, :, None, None]
-    if array.ndim == 4:
-        return array.transpose(3, 2, 0, 1)
-    return array.T if array.ndim == 2 else array
-
-
-def from_torch_layout(key: str, array: np.ndarray) -> np.ndarray:
-    """The inverse of `to_torch_layout`."""
-    if key == "pos_embed.token_projection.weight":
-        return array[:, :, 0, 0].T
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    return array.T if array.ndim == 2 else array
+from robustvit.interop.names import entries
+from robustvit.interop.weight_files import COUNTER
 
 
 def _fill(key: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -59,25 +24,21 @@ def _fill(key: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
     return t / np.sqrt(np.prod(shape[1:]))
 
 
-def analytic_variables(abstract):
+def analytic_variables(model):
     """Variables whose values follow from their place in timm's sorted state dict."""
-    stats = {k: v for k, v in abstract["batch_stats"].items() if k != "normalize"}
-    abstract = {**abstract, "batch_stats": stats}
-    flat, tree = jax.tree_util.tree_flatten_with_path(abstract)
-    keys = [torch_key("/".join(k.key for k in path[1:])) for path, _ in flat]
+    table = entries(model)
+    keys = {entry.key for entry in table}
     counters = {
-        k.replace("running_mean", "num_batches_tracked")
-        for k in keys
-        if k.endswith("running_mean")
+        key.replace("running_mean", COUNTER) for key in keys if "running_mean" in key
     }
-    order = {key: i for i, key in enumerate(sorted({*keys, *counters}))}
-    leaves = []
-    for key, (_, leaf) in zip(keys, flat, strict=True):
-        shape = to_torch_layout(key, np.empty(leaf.shape)).shape
-        value = from_torch_layout(key, _fill(key, order[key], shape))
-        assert value.shape == leaf.shape, key
-        leaves.append(value.astype(np.float32))
-    return jax.tree_util.tree_unflatten(tree, leaves), order
+    order = {key: i for i, key in enumerate(sorted(keys | counters))}
+    flat = {
+        entry.path: entry.from_torch(
+            _fill(entry.key, order[entry.key], entry.torch_shape)
+        ).astype(np.float32)
+        for entry in table
+    }
+    return traverse_util.unflatten_dict(flat), order
 
 
 def analytic_images(size: int) -> np.ndarray:

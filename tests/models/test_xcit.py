@@ -83,7 +83,7 @@ GOLDEN = [  # name, image size, first five logits of image 0, sum, sum of square
 def test_golden_forward_of_timm(name, size, first, total, squares):
     """timm's logits in float64 for weights that are a formula of their names."""
     model = create_model(name, num_classes=10)
-    variables, order = analytic_variables(abstract_variables(model, size))
+    variables, order = analytic_variables(model)
     assert len(order) == 391  # entries of timm's state dict
     with jax.default_matmul_precision("highest"):
         logits = jax.jit(model.apply)(variables, analytic_images(size)).logits

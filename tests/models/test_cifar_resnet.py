@@ -1,0 +1,42 @@
+"""A published network on the published test set, to the last image."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from robustvit.data import images
+from robustvit.data.sources import open_source
+from robustvit.interop.names import entries
+from robustvit.models.cifar_resnet import VARIANTS, CifarResNet
+
+WEIGHTS = Path(__file__).parents[3] / "shared" / "oracles" / "weights_resnet20.npz"
+BATCH = 1000
+
+
+@pytest.fixture(scope="module")
+def test_set(tfds_dir):
+    source = open_source("cifar10", "test", data_dir=tfds_dir)
+    examples = [source[i] for i in range(len(source))]
+    pixels = np.stack([images.decode(example["image"]) for example in examples])
+    return pixels, np.array([example["label"] for example in examples])
+
+
+def test_published_weights_classify_as_published(test_set):
+    if not WEIGHTS.is_file():
+        pytest.skip("needs the project's weights in ../shared/oracles")
+    model, published = CifarResNet(**VARIANTS["cifar_resnet20"]), np.load(WEIGHTS)
+    variables = traverse_util.unflatten_dict(
+        {e.path: e.from_torch(published[e.key]) for e in entries(model)}
+    )
+    predict = jax.jit(lambda x: model.apply(variables, x / 255.0).logits.argmax(1))
+
+    pixels, labels = test_set
+    assert len(pixels) == 10_000
+    correct = 0
+    for start in range(0, len(pixels), BATCH):
+        part = slice(start, start + BATCH)
+        correct += (predict(pixels[part]) == labels[part]).sum()
+    assert correct == 8_103  # as in PyTorch
