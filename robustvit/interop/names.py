@@ -26,6 +26,7 @@ from robustvit.models import (
     PoolFormer,
     PreActResNet,
     ResNet,
+    Swin,
     WideResNet,
     XCiT,
 )
@@ -71,6 +72,7 @@ TABLES: dict[type, Names] = {
     CifarResNet: Names(head="linear"),
     ConvNeXt: Names(head="head.fc"),
     PoolFormer: Names(head="head.fc"),
+    Swin: Names(head="head.fc"),
 }
 
 

@@ -160,6 +160,11 @@ STYLES = (
         ),
     ),
     Style(
+        "TRADES' WideResNet",
+        tell=r"^sub_block1\.",
+        dropped=(r"^sub_block1\.",),  # defined there, and never called
+    ),
+    Style(
         "Bai et al.'s ResNet-50",
         tell=r"\.bn0\.proxy_bn\.",
         rework=fold_eight_bn,

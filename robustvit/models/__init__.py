@@ -22,6 +22,7 @@ from robustvit.models import (
     poolformer,
     preact_resnet,
     resnet,
+    swin,
     vit_variants,
     wide_resnet,
     xcit_variants,
@@ -32,6 +33,7 @@ from robustvit.models.convnext import ConvNeXt
 from robustvit.models.poolformer import PoolFormer
 from robustvit.models.preact_resnet import PreActResNet
 from robustvit.models.resnet import ResNet
+from robustvit.models.swin import Swin
 from robustvit.models.vit import ViT
 from robustvit.models.wide_resnet import WideResNet
 from robustvit.models.xcit import XCiT
@@ -46,6 +48,7 @@ _FAMILIES: list[tuple[type[nn.Module], dict[str, dict[str, Any]]]] = [
     (CifarResNet, cifar_resnet.VARIANTS),
     (ConvNeXt, convnext.VARIANTS),
     (PoolFormer, poolformer.VARIANTS),
+    (Swin, swin.VARIANTS),
 ]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -77,6 +80,7 @@ __all__ = [
     "PoolFormer",
     "PreActResNet",
     "ResNet",
+    "Swin",
     "ViT",
     "WideResNet",
     "XCiT",

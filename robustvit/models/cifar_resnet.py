@@ -15,7 +15,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from robustvit.models.convolutions import Maps, MapsOut, classify, conv, pool
+from robustvit.models.convolutions import (
+    Maps,
+    MapsOut,
+    classify,
+    conv,
+    pool,
+    settled,
+)
 from robustvit.models.layers import BatchNorm, Normalize
 from robustvit.models.statistics import IMAGENET
 from robustvit.types import Images, Outputs
@@ -92,7 +99,7 @@ class BasicBlock(nn.Module):
             new = (self.width - x.shape[-1]) // 2  # channels of zeros, on either side
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new, new)))
-        return nn.relu(y + x)
+        return settled(self, nn.relu(y + x))
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -18,6 +18,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from robustvit.models.convolutions import (
     Maps,
@@ -37,7 +38,7 @@ from robustvit.models.layers import (
     materialize,
 )
 from robustvit.models.statistics import IMAGENET
-from robustvit.types import Images, Outputs
+from robustvit.types import AnyArray, Images, Outputs
 
 LAYER_SCALE = 1e-6  # at any depth
 
@@ -157,7 +158,7 @@ class Head(nn.Module):
     num_classes: int
 
     @nn.compact
-    def __call__(self, x: Maps):
+    def __call__(self, x: Maps) -> Float[AnyArray, "b k"]:
         """(b, h, w, c) to logits (b, num_classes)."""
         pooled = LayerNorm(name="norm")(pool(x))
         return classify(

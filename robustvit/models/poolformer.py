@@ -16,6 +16,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from robustvit.models.convolutions import (
     Maps,
@@ -34,7 +35,7 @@ from robustvit.models.layers import (
     materialize,
 )
 from robustvit.models.statistics import IMAGENET
-from robustvit.types import Images, Outputs
+from robustvit.types import AnyArray, Images, Outputs
 
 _conv = partial(conv, bias=True, init=linear_init)
 # One group: over positions and channels of an example. 1e-5 is torch's default.
@@ -194,7 +195,7 @@ class Head(nn.Module):
     norm_first: bool
 
     @nn.compact
-    def __call__(self, x: Maps):
+    def __call__(self, x: Maps) -> tuple[Float[AnyArray, "b k"], Maps]:
         """(b, h, w, c) to logits (b, num_classes), and the maps that were pooled."""
         x = x.astype(jnp.float32)
         if self.norm_first:

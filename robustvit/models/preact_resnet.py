@@ -16,7 +16,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from robustvit.models.convolutions import Maps, MapsOut, classify, conv, pool
+from robustvit.models.convolutions import (
+    Maps,
+    MapsOut,
+    classify,
+    conv,
+    pool,
+    settled,
+)
 from robustvit.models.layers import BatchNorm, Normalize, torch_conv_init
 from robustvit.types import Images, Outputs
 
@@ -92,7 +99,8 @@ class PreActBlock(nn.Module):
             )
         y = _conv(self.width, 3, self.dtype, stride=self.stride, name="conv1")(y)
         y = nn.relu(norm(name="bn2")(y, train=train))
-        return x + _conv(self.width, 3, self.dtype, name="conv2")(y)
+        y = _conv(self.width, 3, self.dtype, name="conv2")(y)
+        return settled(self, x + y)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {"preact_resnet18": {}}

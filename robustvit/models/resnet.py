@@ -28,6 +28,7 @@ from robustvit.models.convolutions import (
     conv,
     linear_drop_path,
     pool,
+    settled,
 )
 from robustvit.models.layers import BatchNorm, DropPath, Normalize
 from robustvit.models.statistics import HALF, IMAGENET
@@ -147,7 +148,8 @@ class BasicBlock(nn.Module):
         y = conv(self.width, 3, self.dtype, name="conv2")(y)
         y = norm(name="bn2", scale_init=nn.initializers.zeros)(y, train=train)
         y = DropPath(self.drop_path)(y, train=train)
-        return act(y + shortcut(x, y.shape[-1], self.stride, norm, train))
+        x = shortcut(x, y.shape[-1], self.stride, norm, train)
+        return settled(self, act(y + x))
 
 
 class Bottleneck(nn.Module):
@@ -177,7 +179,8 @@ class Bottleneck(nn.Module):
         y = conv(4 * self.width, 1, self.dtype, name="conv3")(y)
         y = norm(name="bn3", scale_init=nn.initializers.zeros)(y, train=train)
         y = DropPath(self.drop_path)(y, train=train)
-        return act(y + shortcut(x, y.shape[-1], self.stride, norm, train))
+        x = shortcut(x, y.shape[-1], self.stride, norm, train)
+        return settled(self, act(y + x))
 
 
 def shortcut(x: Maps, channels: int, stride: int, norm: Any, train: bool) -> MapsOut:

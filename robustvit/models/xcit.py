@@ -46,6 +46,7 @@ class XCiT(nn.Module):
     """Cross-covariance image transformer.
 
     Attributes:
+      num_classes: outputs of the head; 0 for none (logits are the class token then).
       dim: width of the tokens.
       num_heads: heads of both kinds of attention.
       depth: XCA blocks; two class-attention blocks follow them.
@@ -114,8 +115,11 @@ class XCiT(nn.Module):
                 name=f"cls_attn_blocks_{i}",
             )(z)
         z = LayerNorm(name="norm")(z)  # float32 from here on
-        head = nn.Dense(self.num_classes, kernel_init=linear_init, name="head")
-        return Outputs(logits=head(z[:, 0]), features=z, hidden=tuple(hidden))
+        logits = z[:, 0]
+        if self.num_classes:
+            head = nn.Dense(self.num_classes, kernel_init=linear_init, name="head")
+            logits = head(logits)
+        return Outputs(logits=logits, features=z, hidden=tuple(hidden))
 
 
 class ConvStem(nn.Module):

@@ -1,4 +1,4 @@
-"""What every convolutional family does besides computing the right numbers."""
+"""What families of maps do besides computing the right numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -13,45 +13,28 @@ from robustvit.models.convolutions import linear_drop_path
 from robustvit.models.poolformer import PoolFormer
 from robustvit.models.preact_resnet import PreActResNet
 from robustvit.models.resnet import ResNet
+from robustvit.models.swin import Swin
 from robustvit.models.wide_resnet import WideResNet
 from tests.models.zoo_cases import filled
 
 NARROW = {"num_classes": 5, "widths": (8, 16)}
-MODELS = {  # and number of blocks
-    "resnet": (ResNet(layers=(1, 2), cardinality=2, base_width=16, **NARROW), 3),
-    "wide_resnet": (WideResNet(num_classes=5, depth=10, width=1), 3),
-    "preact_resnet": (PreActResNet(layers=(1, 2), **NARROW), 3),
-    "cifar_resnet": (CifarResNet(num_classes=5, depth=8), 3),
-    "convnext": (ConvNeXt(depths=(1, 2), **NARROW), 3),
-    "poolformer": (PoolFormer(depths=(1, 2), **NARROW), 3),
+MODELS = {
+    "resnet": ResNet(layers=(1, 2), cardinality=2, base_width=16, **NARROW),
+    "wide_resnet": WideResNet(num_classes=5, depth=10, width=1),
+    "preact_resnet": PreActResNet(layers=(1, 2), **NARROW),
+    "cifar_resnet": CifarResNet(num_classes=5, depth=8),
+    "convnext": ConvNeXt(depths=(1, 2), **NARROW),
+    "poolformer": PoolFormer(depths=(1, 2), **NARROW),
+    "swin": Swin(
+        num_classes=5, image_size=16, window=2, dim=8, depths=(2, 1), num_heads=(2, 2)
+    ),
 }
-by_family = pytest.mark.parametrize(
-    ("model", "blocks"), MODELS.values(), ids=MODELS.keys()
-)
 IMAGES = np.random.default_rng(0).random((4, 16, 16, 3), np.float32)
 
 
-@by_family
-def test_outputs(model, blocks):
-    model = model.clone(dtype=jnp.bfloat16)
-
-    def run(model):
-        variables = model.init(jax.random.key(0), IMAGES)
-        return model.apply(variables, IMAGES)
-
-    outputs = jax.eval_shape(lambda: run(model))
-    assert outputs.logits.shape == (4, 5)
-    assert outputs.logits.dtype == outputs.features.dtype == jnp.float32
-    assert len(outputs.hidden) == blocks
-    assert outputs.hidden[-1].shape == outputs.features.shape
-    assert {h.dtype for h in outputs.hidden} == {jnp.dtype(jnp.bfloat16)}
-
-    headless = jax.eval_shape(lambda: run(model.clone(num_classes=0)))
-    assert headless.logits.shape == (4, outputs.features.shape[-1])
-
-
-@by_family
-def test_remat_changes_nothing(model, blocks):
+@pytest.mark.parametrize("name", MODELS)
+def test_remat_changes_nothing(name):
+    model = MODELS[name]
     variables = filled(entries(model))
     if "drop_path" in model.__dataclass_fields__:
         model = model.clone(drop_path=0.5)
@@ -107,8 +90,10 @@ def test_drop_path_rises_from_zero():
     [
         (WideResNet(depth=30), r"depth=30 must be 6 n \+ 4"),
         (CifarResNet(depth=18), r"depth=18 must be 6 n \+ 2"),
+        (Swin(image_size=72), r"image_size=72 must be divisible by 32"),
+        (Swin(), r"images of 16x16 for a Swin with image_size=224"),
     ],
 )
-def test_impossible_depths_are_told(model, message):
+def test_impossible_sizes_are_told(model, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), IMAGES)

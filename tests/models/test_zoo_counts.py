@@ -10,6 +10,7 @@ from robustvit.models import (
     poolformer,
     preact_resnet,
     resnet,
+    swin,
     wide_resnet,
 )
 
@@ -20,6 +21,7 @@ FAMILIES = (
     (cifar_resnet.CifarResNet, cifar_resnet.VARIANTS),
     (convnext.ConvNeXt, convnext.VARIANTS),
     (poolformer.PoolFormer, poolformer.VARIANTS),
+    (swin.Swin, swin.VARIANTS),
 )
 VARIANTS = {
     name: (family, fields)
@@ -68,6 +70,13 @@ COUNTS = {  # at the number of classes that the name has
     "poolformer_m36": 56_172_520,
     "poolformer_m48": 73_473_448,
     "poolformer_m12": 21_570_664,
+    # timm
+    "swin_tiny_patch4_window7_224": 28_288_354,
+    "swin_small_patch4_window7_224": 49_606_258,
+    "swin_base_patch4_window7_224": 87_768_224,
+    "swin_large_patch4_window7_224": 196_532_476,
+    "swin_base_patch4_window12_384": 87_903_584,
+    "swin_large_patch4_window12_384": 196_735_516,
 }
 
 

@@ -39,6 +39,25 @@ def _resnet(name, fields, reference, arguments, size=32):
     return Case(f"resnet_{name}", "ResNet", fields, reference, arguments, size)
 
 
+def _swin(name, size, window, depths):
+    shape = {"depths": depths, "num_heads": (2, 4, 4)[: len(depths)]}
+    return Case(
+        f"swin_{name}",
+        "Swin",
+        {**shape, "image_size": size, "window": window, "dim": 8},
+        "swin_tiny_patch4_window7_224",
+        {
+            **shape,
+            "img_size": size,
+            "window_size": window,
+            "embed_dim": 8,
+            "drop_path_rate": 0.0,
+        },
+        size,
+        batch=2,
+    )
+
+
 _TRANSFORMER = {"depth": 2, "num_heads": 2}
 
 
@@ -133,6 +152,8 @@ CASES = (
         {**_CONVNEXT_TIMM, "stem_widths": (4, 6, 8)},
         batch=2,
     ),
+    _swin("three_stages", 32, 4, (2, 1, 1)),
+    _swin("padded", 48, 8, (2, 2)),  # windows of 8 on a map of 12
     Case(
         "poolformer",
         "PoolFormer",
