@@ -1,4 +1,4 @@
-"""Adversarial fine-tuning of any model of the zoo, from published weights or from a run.
+"""Adversarial fine-tuning of any model of the zoo, from weights or from a run.
 
     robustvit train --config configs/finetune.py:deit3_small_patch16_224,imagenet2012 \
         --workdir runs/deit3 --config.init_from=hf:timm/deit3_small_patch16_224.fb_in1k

@@ -19,7 +19,7 @@ def build(
       ValueError: for a name that is not in the table, or an argument that its entry
         does not take; `what` says in the message what kind of thing it is.
     """
-    known = arguments(what, table, name)
+    known = sorted(arguments(what, table, name))
     for key in keywords:
         if key not in known:
             raise ValueError(

@@ -31,9 +31,7 @@ def load_hf(repo: str, **overrides: Any) -> tuple[Any, Variables]:
       ValueError: for an architecture that is not here, or a repository without weights.
       OSError: without a network, if the files are not in the hub's cache.
     """
-    from huggingface_hub import hf_hub_download
-
-    config = json.loads(Path(hf_hub_download(repo, "config.json")).read_text())
+    config = json.loads(Path(_download(repo, "config.json")).read_text())
     fields = model_fields(config)
     model = create_model(fields.pop("name"), **{**fields, **overrides})
     new_head = model.num_classes != fields["num_classes"]
@@ -42,15 +40,29 @@ def load_hf(repo: str, **overrides: Any) -> tuple[Any, Variables]:
 
 def weights_from_hub(repo: str) -> str:
     """Path of the repository's weight file in the hub's cache, fetched if need be."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
     for name in WEIGHT_FILES:
         try:
-            return hf_hub_download(repo, name)
-        except EntryNotFoundError:
+            return _download(repo, name)
+        except FileNotFoundError:
             continue
     raise ValueError(f"{repo} has none of {', '.join(WEIGHT_FILES)}")
+
+
+def _download(repo, name):
+    """Path of a file in the cache; FileNotFoundError if the repository has it not."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        return huggingface_hub.hf_hub_download(repo, name)
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise ConnectionError(
+            f"{name} of {repo} is not in the hub's cache, and the hub cannot be reached"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ValueError(f"there is no repository {repo!r} on the hub") from None
+    except errors.EntryNotFoundError:
+        raise FileNotFoundError(f"{repo} has no {name}") from None
 
 
 def model_fields(config: dict[str, Any]) -> dict[str, Any]:

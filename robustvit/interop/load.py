@@ -75,7 +75,7 @@ def load_torch(
     if new_head or not model.num_classes:
         tensors = {key: value for key, value in tensors.items() if not is_head(key)}
     wanted = entries(model)
-    if new_head:
+    if new_head and model.num_classes:
         tensors |= _fresh_head([e for e in wanted if is_head(e.key)], seed)
 
     leaves, misfit = _place(model, wanted, tensors)
@@ -103,7 +103,7 @@ def _place(model, wanted, tensors):
         if entry.key not in tensors:
             missing.append(entry.key)
             continue
-        tensor = tensors.pop(entry.key)  # so that it can be freed, once it is copied
+        tensor = tensors.pop(entry.key)
         shaped = fitted(entry.key, tensor, entry.torch_shape, model)
         if shaped is None:
             shapes[entry.key] = f"{tensor.shape}, wanted {entry.torch_shape}"

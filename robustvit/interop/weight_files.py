@@ -108,7 +108,14 @@ def _unwrap(tree, where, notes):
     if not arrays:
         keys = ", ".join(list(map(str, tree))[:8]) or "nothing"
         raise ValueError(f"{where} has no weights in it; it has {keys}")
-    return {str(key): np.asarray(value) for key, value in arrays.items()}
+    return {str(key): _to_numpy(value) for key, value in arrays.items()}
+
+
+def _to_numpy(value):
+    if hasattr(value, "detach"):  # torch's, which numpy cannot read in every state
+        value = value.detach().cpu()
+        value = value.float() if "bfloat16" in str(value.dtype) else value
+    return np.asarray(value)
 
 
 def _is_array(value):

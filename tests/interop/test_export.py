@@ -88,6 +88,19 @@ def test_another_number_of_classes_gets_a_fresh_head(repository):
     assert variables["params"]["head"]["kernel"].shape == (16, 3)
 
 
+def test_a_hub_out_of_reach_is_told(monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+
+    def download(repo, name):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(ConnectionError, match=r"config\.json of timm/x is not in"):
+        rv.load_hf("timm/x")
+    with pytest.raises(ConnectionError, match=r"model\.safetensors of timm/x is not"):
+        hub.weights_from_hub("timm/x")
+
+
 def test_what_the_hub_has_not_is_told(repository):
     write_config(repository, architecture="vit_tiny_patch16_22")
     with pytest.raises(ValueError, match="did you mean 'vit_tiny_patch16_224'"):
