@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from chex import assert_trees_all_close
 
-from robustvit.models import create_model
+from robustvit.models import MODELS, create_model
 from robustvit.models.depthwise import (
     _depthwise_lax,
     _depthwise_shifts,
@@ -12,6 +12,7 @@ from robustvit.models.depthwise import (
     _kernel_gradient_shifts,
     depthwise_conv,
 )
+from robustvit.models.facts import facts
 from robustvit.models.layers import BatchNorm, DropPath, gelu
 from robustvit.models.positions import fourier_features
 from tests.models.reference_xcit import analytic_images, analytic_variables
@@ -26,47 +27,36 @@ def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-PARAMETERS = {  # published counts, 1000 classes
-    "xcit_nano_12_p16_224": 3_053_224,
-    "xcit_tiny_12_p16_224": 6_716_272,
-    "xcit_small_12_p16_224": 26_253_304,
-    "xcit_small_12_p8_224": 26_213_032,
-    "xcit_medium_12_p16_224": 46_401_160,
-    "xcit_large_12_p16_224": 103_792_648,
-    "xcit_large_12_h8_p16_224": 103_792_552,
-    "xcit_tiny_24_p16_224": 12_116_896,
-    "xcit_small_24_p16_224": 47_671_384,
-    "xcit_medium_24_p16_224": 84_395_752,
-    "xcit_large_24_p16_224": 189_096_136,
+PARAMETERS = {  # published counts, by number of classes
+    "nano_12": {1000: 3_053_224, 100: 2_937_124, 10: 2_925_514},
+    "tiny_12": {1000: 6_716_272},
+    "small_12": {1000: 26_253_304, 100: 25_906_804, 10: 25_872_154},
+    "medium_12": {1000: 46_401_160, 100: 45_939_460, 10: 45_893_290},
+    "large_12": {1000: 103_792_648, 100: 103_100_548, 10: 103_031_338},
+    "large_12_h8": {1000: 103_792_552},
+    "tiny_24": {1000: 12_116_896},
+    "small_24": {1000: 47_671_384},
+    "medium_24": {1000: 84_395_752},
+    "large_24": {1000: 189_096_136},
 }
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_parameter_counts(name):
-    variables = abstract_variables(create_model(name))
-    assert count(variables["params"]) == PARAMETERS[name]
-    if "_12_p16" in name or "_24_p16" in name:
-        tensors = 343 if "_12_" in name else 631
-        assert len(jax.tree.leaves(variables["params"])) == tensors
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_parameter_counts(size):
+    """Of the list, which `tests/interop/test_key_tables.py` holds to the models."""
+    name = f"xcit_{size}_p16_224"
+    per_class = MODELS[name]().dim + 1
+    for classes, expected in PARAMETERS[size].items():
+        assert facts()[name].params - (1000 - classes) * per_class == expected
 
 
-@pytest.mark.parametrize(
-    ("size", "num_classes", "expected"),
-    [
-        ("nano", 100, 2_937_124),
-        ("nano", 10, 2_925_514),
-        ("small", 100, 25_906_804),
-        ("small", 10, 25_872_154),
-        ("medium", 100, 45_939_460),
-        ("medium", 10, 45_893_290),
-        ("large", 100, 103_100_548),
-        ("large", 10, 103_031_338),
-    ],
-)
-def test_parameter_counts_do_not_depend_on_strides(size, num_classes, expected):
-    for stem in ("p16_224", "p8_32", "p4_32"):
-        model = create_model(f"xcit_{size}_12_{stem}", num_classes=num_classes)
-        assert count(abstract_variables(model)["params"]) == expected
+@pytest.mark.parametrize("stem", ["p16_224", "p8_32", "p4_32", "p2_32"])
+def test_variables_do_not_depend_on_strides(stem):
+    model = create_model(f"xcit_nano_12_{stem}", num_classes=10)
+    params = abstract_variables(model)["params"]
+    assert count(params) == PARAMETERS["nano_12"][10]
+    assert len(jax.tree.leaves(params)) == 343
+    assert facts()[f"xcit_nano_12_{stem}"].params == PARAMETERS["nano_12"][1000]
 
 
 GOLDEN = [  # name, image size, first five logits of image 0, sum, sum of squares
