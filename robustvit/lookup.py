@@ -39,6 +39,12 @@ def arguments(what: str, table: Mapping[str, Callable], name: str) -> frozenset[
     return frozenset(inspect.signature(table[name]).parameters)
 
 
+def check(what: str, value: str, known: Iterable[str]) -> None:
+    """Raise ValueError if `value` is none of `known`."""
+    if value not in (known := list(known)):
+        raise ValueError(f"{what}={value!r} is not one of {', '.join(known)}")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """What may have been meant; what there is, if nothing comes close."""
     known = list(known)

@@ -20,6 +20,7 @@ PyTree = Any
 Device = Any  # a jax.Device, which is a variable to type checkers
 AnyArray = Array | np.ndarray
 Images = Float[AnyArray, "b h w 3"]
+Inputs = Float[AnyArray, "b h w c"]  # of a model: c is 3, or 3 N of N resolutions
 Labels = Int[AnyArray, "b"]
 Logits = Float[AnyArray, "b k"]
 PerExample = Float[AnyArray, "b"]

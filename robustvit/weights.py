@@ -81,6 +81,8 @@ def export_weights(
     workdir: str, checkpoint: str, fmt: str, output: Path | None
 ) -> Path:
     """Write a run's weights for timm; the path of the file."""
+    if output is None and "://" in workdir:
+        raise ValueError(f"{workdir} is remote: give --output, a local file")
     model, variables, _, step = runs.open_run(workdir, checkpoint)
     path = output or Path(workdir) / f"weights-{step}{SUFFIXES[fmt]}"
     if path.suffix != SUFFIXES[fmt]:

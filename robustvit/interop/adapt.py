@@ -43,6 +43,8 @@ def _positions(tensor, shape, method):
     """(1, [1 +] n, d) to another square grid; the class token's stays as it is."""
     old, new = math.isqrt(tensor.shape[1]), math.isqrt(shape[1])
     prefix = tensor.shape[1] - old**2
+    if tensor.shape[0] != 1 or not old:
+        return None
     if prefix != shape[1] - new**2 or prefix > 1:
         return None
     grid = np.asarray(tensor[0, prefix:], np.float32).reshape(old, old, -1)
@@ -52,7 +54,10 @@ def _positions(tensor, shape, method):
 
 
 def _first_layer(key, kernel, shape):
-    """(o, i, h, w) to more input channels, or, for a ViT, to another patch size."""
+    """(o, i, h, w) to more input channels, or, of a patch embedding, another size."""
+    if not kernel.size:
+        return None
+    kernel = np.asarray(kernel, np.float32)
     _, old, *size = kernel.shape
     _, new, *wanted = shape
     if new != old:

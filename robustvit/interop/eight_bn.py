@@ -33,7 +33,7 @@ def fold_eight_bn(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
             norm, index, name = match.groups()
             statistics.add(norm)
             if index == "0" and name in ("running_mean", "running_var"):
-                folded[f"{norm}.{name}"] = array[: len(array) // 2]
+                folded[f"{norm}.{name}"] = array[: array.size // 2]
         elif match := _AFFINE.fullmatch(key):
             norm, name = match.groups()
             affine.add(norm)

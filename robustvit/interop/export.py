@@ -7,6 +7,7 @@ timm.create_model("xcit_small_12_p16_224").load_state_dict(load_file(...), stric
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
-from robustvit.interop.names import entries
+from robustvit.interop.names import NORMALIZE, entries
 from robustvit.interop.torch_writer import write_torch_file
-from robustvit.interop.weight_files import COUNTER
+from robustvit.interop.weight_files import COUNTER, SHOWN
 
 
 def state_dict(model: Any, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -29,20 +30,34 @@ def state_dict(model: Any, variables: Mapping[str, Any]) -> dict[str, np.ndarray
     Raises:
       ValueError: if the variables are not those of the model.
     """
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        raise ValueError(
+            f"the variables are a {type(variables).__name__} without 'params'; wanted "
+            "what model.init or load_torch returns"
+        )
     flat: dict[Any, Any] = traverse_util.flatten_dict(dict(variables))  # pyright: ignore[reportAssignmentType]
     result = {}
     for entry in entries(model):
-        leaf = flat.get(entry.path)
-        if leaf is None or leaf.shape != entry.shape:
-            got = "nothing" if leaf is None else leaf.shape
+        leaf = flat.pop(entry.path, None)
+        if leaf is None or np.shape(leaf) != entry.shape:
+            got = "nothing" if leaf is None else np.shape(leaf)
             raise ValueError(
                 f"the variables are not this {type(model).__name__}'s: "
                 f"{'/'.join(entry.path)} is {got}, wanted {entry.shape}"
             )
-        result[entry.key] = np.asarray(entry.to_torch(np.asarray(leaf, np.float32)))
+        leaf = np.asarray(leaf, np.float32)
+        if not np.isfinite(leaf).all():
+            raise ValueError(f"{'/'.join(entry.path)} has NaN or infinite values")
+        result[entry.key] = entry.to_torch(leaf)
         if entry.key.endswith("running_var"):
             counter = entry.key.removesuffix("running_var") + COUNTER
             result[counter] = np.zeros((), np.int64)
+    unused = ["/".join(path) for path in flat if path[:2] != NORMALIZE]
+    if unused:
+        raise ValueError(
+            f"the variables are not this {type(model).__name__}'s: it has no "
+            f"{', '.join(unused[:SHOWN])}"
+        )
     return result
 
 
@@ -59,16 +74,18 @@ def save_torch(model: Any, variables: Mapping[str, Any], path: str | Path) -> No
       ValueError: for another ending, or variables of another model; no file is left.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
         raise ValueError(f"{path} must end in one of {', '.join(_WRITERS)}")
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = path if path.is_dir() else path.parent
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"cannot write {path}: {wrong} {what}")
     tensors = state_dict(model, variables)
-    draft = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _WRITERS[path.suffix](draft, tensors, normalization(model, variables))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".weights-") as folder:
+        draft = Path(folder) / path.name
+        write(draft, tensors, normalization(model, variables))
         os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def normalization(model: Any, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -59,7 +59,7 @@ def _download(repo, name):
         raise ConnectionError(
             f"{name} of {repo} is not in the hub's cache, and the hub cannot be reached"
         ) from None
-    except errors.RepositoryNotFoundError:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
         raise ValueError(f"there is no repository {repo!r} on the hub") from None
     except errors.EntryNotFoundError:
         raise FileNotFoundError(f"{repo} has no {name}") from None

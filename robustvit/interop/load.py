@@ -26,10 +26,9 @@ from robustvit.interop.names import (
 )
 from robustvit.interop.publishers import to_timm
 from robustvit.interop.recognize import looks_like
-from robustvit.interop.weight_files import read_weights
+from robustvit.interop.weight_files import SHOWN, read_weights
 
 Variables = dict[str, Any]
-SHOWN = 8  # keys of each list in an error
 
 
 def load_torch(
@@ -62,10 +61,11 @@ def load_torch(
       {"params": ..., "batch_stats": ...} in float32, for `model.apply`.
 
     Raises:
-      ValueError: if keys are missing, unexpected or of another shape (all are listed,
-        with what the file looks like), if weights are not finite, or if the file is
-        damaged or asks to run code; nothing in it is ever executed.
+      ValueError: if keys are missing, unexpected or of another shape (with the first
+        of each kind, and what the file looks like), if weights are not finite, or if
+        the file is damaged or asks to run code; nothing in it is ever executed.
     """
+    wanted = entries(model)
     weights = read_weights(source)
     name = "the dict" if isinstance(source, Mapping) else str(source)
     for note in weights.notes:
@@ -74,7 +74,6 @@ def load_torch(
     is_head = _head_test(model)
     if new_head or not model.num_classes:
         tensors = {key: value for key, value in tensors.items() if not is_head(key)}
-    wanted = entries(model)
     if new_head and model.num_classes:
         tensors |= _fresh_head([e for e in wanted if is_head(e.key)], seed)
 
@@ -153,7 +152,10 @@ def _fresh_head(head, seed):
 
 def _variables(model, flat, normalization):
     """As a tree, with the normalisation."""
-    mean, std = normalization or (model.mean, model.std)
-    for name, values in (("mean", mean), ("std", std)):
-        flat[(*NORMALIZE, name)] = jnp.asarray(values, jnp.float32)
+    fields = (model.mean, model.std)
+    for name, values, field in zip(
+        ("mean", "std"), normalization or fields, fields, strict=True
+    ):
+        times = len(field) // len(values)  # the same for each repeated image
+        flat[(*NORMALIZE, name)] = jnp.tile(jnp.asarray(values, jnp.float32), times)
     return traverse_util.unflatten_dict(flat)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +52,7 @@ class Names(NamedTuple):
       head: torch scope of the classifier.
     """
 
-    scopes: Mapping[str, str] = {}
+    scopes: Mapping[str, str] = MappingProxyType({})
     pointwise: frozenset[str] = frozenset()
     head: str = "head"
 
@@ -108,20 +110,10 @@ class Entry(NamedTuple):
 
 def entries(model: Any) -> tuple[Entry, ...]:
     """Every variable of the model that torch has, in the model's own order."""
-    return _entries(type(model), abstract_variables(model))
-
-
-def abstract_variables(model: Any) -> dict[str, Any]:
-    """Shapes and dtypes of the variables, without making them."""
-    size = getattr(model, "image_size", 32)  # any will do where none is fixed
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)
-
-
-def _entries(family, abstract):
-    names = TABLES.get(family, Names())
+    names = TABLES.get(type(model), Names())
+    leaves: dict[tuple[str, ...], Any]
+    leaves = traverse_util.flatten_dict(abstract_variables(model))  # pyright: ignore[reportAssignmentType]
     result = []
-    leaves: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(abstract)  # pyright: ignore[reportAssignmentType]
     for path, leaf in leaves.items():
         if path[:2] == NORMALIZE:
             continue
@@ -130,6 +122,18 @@ def _entries(family, abstract):
         key = f"{scope}.{name}" if scope else name
         result.append(Entry(path, key, leaf.shape, scope in names.pointwise))
     return tuple(result)
+
+
+def abstract_variables(model: Any) -> dict[str, Any]:
+    """Shapes and dtypes of the variables, without making them."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"the model is a {type(model).__name__}, {str(model)[:60]!r}; wanted what "
+            "create_model(name) returns"
+        )
+    size = getattr(model, "image_size", 32)  # any will do where none is fixed
+    images = jax.ShapeDtypeStruct((1, size, size, len(model.mean)), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def _scope(parts, renames):

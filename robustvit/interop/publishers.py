@@ -44,11 +44,14 @@ def to_timm(tensors: Mapping[str, np.ndarray]) -> tuple[Tensors, str]:
     """The same tensors under timm's names, and the name of the style they came in."""
     for style in STYLES:
         if _any(style.tell, tensors) and not _any(style.unless, tensors):
-            kept = {
-                _renamed(key, style.renames): value
-                for key, value in tensors.items()
-                if not any(re.search(pattern, key) for pattern in style.dropped)
-            }
+            kept = {}
+            for key, value in tensors.items():
+                if any(re.search(pattern, key) for pattern in style.dropped):
+                    continue
+                name = _renamed(key, style.renames)
+                if name in kept:
+                    raise ValueError(f"the weights have {name} under two names")
+                kept[name] = value
             return style.rework(kept), style.name
     return dict(tensors), "timm"
 
@@ -68,7 +71,7 @@ def _split_class_attention(tensors: Tensors) -> Tensors:
     result = {}
     for key, value in tensors.items():
         parts = re.fullmatch(r"(cls_attn_blocks\.\d+\.attn)\.qkv\.(\w+)", key)
-        if parts:
+        if parts and value.ndim and len(value) % 3 == 0:
             for name, third in zip("qkv", np.split(value, 3), strict=True):
                 result[f"{parts[1]}.{name}.{parts[2]}"] = third
         else:
@@ -78,23 +81,25 @@ def _split_class_attention(tensors: Tensors) -> Tensors:
 
 def _fold_class_position(tensors: Tensors) -> Tensors:
     """With registers timm has no position for the class token: it is added to it."""
-    if "reg_token" not in tensors:
+    if not {"reg_token", "cls_token", "pos_embed"} <= tensors.keys():
         return tensors
-    position = tensors["pos_embed"]
+    # In float32, as a sum in half precision would be rounded.
+    token, position = (np.asarray(tensors[k], np.float32) for k in (
+        "cls_token", "pos_embed"))  # fmt: skip
     return {
         **tensors,
-        "cls_token": tensors["cls_token"] + position[:, :1],
+        "cls_token": token + position[:, :1],
         "pos_embed": position[:, 1:],
     }
 
 
 def _open_clip(tensors: Tensors) -> Tensors:
     """timm keeps class token and positions with a batch axis, and a linear head."""
-    result = {
-        **tensors,
-        "cls_token": tensors["cls_token"].reshape(1, 1, -1),
-        "pos_embed": tensors["pos_embed"][None],
-    }
+    result = dict(tensors)
+    if "cls_token" in result:
+        result["cls_token"] = result["cls_token"].reshape(1, 1, -1)
+    if "pos_embed" in result:
+        result["pos_embed"] = result["pos_embed"][None]
     projection = result.pop("visual.proj", None)  # (d, e)
     if projection is not None:
         result["head.weight"] = projection.T

@@ -15,8 +15,10 @@ import collections
 import io
 import math
 import mmap
+import os
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +48,7 @@ STORAGES = {
 # What a broken pickle can raise in the unpickler.
 _DAMAGE = (
     pickle.UnpicklingError, zipfile.BadZipFile, EOFError, LookupError, TypeError,
-    AttributeError, ValueError, ArithmeticError, RecursionError,
+    AttributeError, ValueError, ArithmeticError, MemoryError, RuntimeError, zlib.error,
 )  # fmt: skip
 
 
@@ -104,6 +106,9 @@ def _read_zip(path):
                 "is a TorchScript program, not weights: load it in torch and save its "
                 "state_dict()"
             )
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise Refused("is compressed, which torch never does")
         order = names.get("byteorder")
         if order and archive.read(order) != b"little":
             raise Refused("was written on a big-endian machine")
@@ -111,8 +116,6 @@ def _read_zip(path):
 
         def numbers(storage: _Storage) -> np.ndarray:
             info = archive.getinfo(names[f"data/{storage.key}"])
-            if info.compress_type != zipfile.ZIP_STORED:
-                raise Refused("is compressed, which torch never does")
             header = mapped[info.header_offset : info.header_offset + LOCAL_HEADER]
             name, extra = (
                 int.from_bytes(header[i : i + 2], "little") for i in (26, 28)
@@ -132,11 +135,13 @@ def _read_legacy(file):
         raise Refused("was written on a big-endian machine")
     unpickler = _Unpickler(file)
     tree = unpickler.load()
+    length = os.fstat(file.fileno()).st_size
     arrays = {}
     for key in _Unpickler(file).load():
         storage = unpickler.storages[key]
-        size = int.from_bytes(file.read(8), "little")
-        data = file.read(size * storage.dtype.itemsize)
+        if int.from_bytes(file.read(8), "little") != storage.size:
+            raise pickle.UnpicklingError(f"storage {key} is not as long as announced")
+        data = file.read(min(storage.size * storage.dtype.itemsize, length))
         _check_size(storage, len(data))
         arrays[key] = np.frombuffer(data, storage.dtype)
     return _resolve(tree, lambda storage: arrays[storage.key])
@@ -163,11 +168,14 @@ class _Unpickler(pickle.Unpickler):
             return name
         if (module, name) in self._allowed:
             return self._allowed[module, name]
+        kind = module.startswith("torch._utils") or name.endswith("Storage")
         raise Refused(
-            f"asks for '{module}.{name}', and was refused: only tensors and plain "
-            "containers are weights. Nothing was executed. If you trust the file, open "
-            "it in torch and save its state_dict() alone"
-        )
+            f"asks for '{module}.{name}', and was refused: "
+            + ("its tensors are of a kind that is not read here: save them as float32. "
+               if kind else "only tensors and plain containers are weights. ")
+            + "Nothing was executed. If you trust the file, open it in torch and save "
+            "its state_dict() alone"
+        )  # fmt: skip
 
     def persistent_load(self, pid: Any) -> _Storage:
         """A storage that the pickle refers to."""
@@ -199,6 +207,9 @@ def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
     def scalar(dtype: Dtype, data: bytes):
         return np.frombuffer(data, dtype.dtype, 1)[0]
 
+    def device(name, *_):
+        return name if isinstance(name, str) else None
+
     def encode(text: str, _):
         return text.encode("latin1")  # how protocol 2 writes bytes
 
@@ -211,7 +222,7 @@ def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
         ("torch._utils", "_rebuild_tensor"): tensor,
         ("torch._utils", "_rebuild_parameter"): parameter,
         ("torch", "Size"): tuple,
-        ("torch", "device"): str,
+        ("torch", "device"): device,
         # Facebook keeps the arguments of its training script beside the weights,
         ("argparse", "Namespace"): Namespace,
         # and timm the metrics.
@@ -223,14 +234,23 @@ def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
 
 
 def _resolve(tree, numbers):
-    """Every `_Tensor` in nested containers, as an array."""
-    if isinstance(tree, _Tensor):
-        return _view(tree, numbers(tree.storage))
-    if isinstance(tree, dict):
-        return {key: _resolve(value, numbers) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_resolve(value, numbers) for value in tree]
-    return tree
+    """Every `_Tensor` in nested containers as an array; what is shared stays so."""
+    done: dict[int, Any] = {}
+
+    def resolved(node):
+        if isinstance(node, _Tensor):
+            return _view(node, numbers(node.storage))
+        if not isinstance(node, dict | list | tuple):
+            return node
+        if id(node) not in done:
+            done[id(node)] = None  # a container inside itself: torch saves none
+            pairs = isinstance(node, dict)
+            items = node.items() if pairs else enumerate(node)
+            new = {key: resolved(value) for key, value in items}
+            done[id(node)] = new if pairs else list(new.values())
+        return done[id(node)]
+
+    return resolved(tree)
 
 
 def _view(tensor, numbers):

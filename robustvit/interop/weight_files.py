@@ -18,9 +18,12 @@ from robustvit.interop.torch_files import read_torch_file
 
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt")
 # Where training scripts keep the network; averaged weights before raw ones, as timm.
-WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "teacher")
+WRAPPERS = (
+    "state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model",
+    "net", "teacher",
+)  # fmt: skip
 # What wrapping a module puts before its keys.
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "1.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.", "0.", "1.")
 # Mean and standard deviation of an input normalisation inside the model.
 NORMALIZATIONS = (
     ("normalize.mean", "normalize.std"),
@@ -29,7 +32,11 @@ NORMALIZATIONS = (
     ("mean", "std"),
 )
 COUNTER = "num_batches_tracked"
-HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
+COUNTERS = (COUNTER, "n_averaged")  # the second: torch's AveragedModel
+FLOATS = tuple(
+    np.dtype(t) for t in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)
+)
+SHOWN = 8  # names in an error
 
 
 class Weights(NamedTuple):
@@ -53,62 +60,98 @@ def read_weights(source: str | Path | Mapping[str, Any]) -> Weights:
       ValueError: for a file that cannot be read safely, or holds no weights.
       FileNotFoundError: if there is none.
     """
+    tree, where = _read(source)
     notes: list[str] = []
-    if isinstance(source, Mapping):
-        tree, where = dict(source), "the dict"
-    else:
-        path, where = Path(source), str(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no weight file {path}")
-        if path.suffix == ".safetensors":
-            tree = _read_safetensors(path)
-        elif path.suffix in TORCH_SUFFIXES:
-            tree = read_torch_file(path)
-        else:
-            raise ValueError(
-                f"{path} is of no known kind: wanted .safetensors or one of "
-                f"{' '.join(TORCH_SUFFIXES)}"
-            )
     tensors = _unwrap(tree, where, notes)
-    tensors = {k: v for k, v in tensors.items() if not k.endswith(COUNTER)}
+    tensors = {k: v for k, v in tensors.items() if not k.endswith(COUNTERS)}
     normalization = None
     while True:
-        found, tensors = _take_normalization(tensors)
+        found, tensors = _take_normalization(tensors, where)
         normalization = found or normalization
         prefix = _common_prefix(tensors)
         if not prefix:
             break
         tensors = {k.removeprefix(prefix): v for k, v in tensors.items()}
-    return Weights(tensors, normalization, tuple(notes + _dtype_notes(tensors)))
+    return Weights(tensors, normalization, (*notes, *_dtype_notes(tensors, where)))
+
+
+def _read(source):
+    """What was saved, and what to call it in messages."""
+    if isinstance(source, Mapping):
+        if isinstance(source.get("params"), Mapping):
+            raise ValueError("these are variables of ours already, not torch weights")
+        return dict(source), "the dict"
+    if not isinstance(source, str | Path):
+        raise ValueError(
+            f"the weights are a {type(source).__name__}; wanted a path, or a dict of "
+            "arrays"
+        )
+    path = Path(source)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; wanted a weight file")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no weight file {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _read_safetensors(path), str(path)
+    if suffix in TORCH_SUFFIXES:
+        return read_torch_file(path), str(path)
+    raise ValueError(
+        f"{path} is of no known kind: wanted .safetensors or one of "
+        f"{' '.join(TORCH_SUFFIXES)}"
+    )
 
 
 def _read_safetensors(path):
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            for name, text in (file.metadata() or {}).items():
-                if name in ("mean", "std"):  # as `save_torch` writes it
-                    values = np.array([float(v) for v in text.split()], np.float32)
-                    tensors[f"normalize.{name}"] = values
-            return tensors
+            metadata = file.metadata() or {}
+            tensors = {}
+            for key in file.keys():  # noqa: SIM118
+                dtype = file.get_slice(key).get_dtype()
+                if dtype.startswith("F8"):
+                    raise ValueError(f"{path}: {key} is {dtype}; wanted float32")
+                tensors[key] = file.get_tensor(key)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is cut off or damaged ({error})") from None
+    if {"mean", "std"} <= metadata.keys():  # as `save_torch` writes them
+        for name in ("mean", "std"):
+            try:
+                values = [float(v) for v in metadata[name].split()]
+            except ValueError:
+                raise ValueError(
+                    f"{path}: {name} in its metadata is {metadata[name]!r}, not numbers"
+                ) from None
+            tensors[f"normalize.{name}"] = np.array(values, np.float32)
+    return tensors
 
 
 def _unwrap(tree, where, notes):
     """The dict of arrays somewhere inside what was saved."""
     if not isinstance(tree, dict):
         raise ValueError(f"{where} holds a {type(tree).__name__}, not named weights")
-    arrays = {key: value for key, value in tree.items() if _is_array(value)}
-    inside = [key for key in WRAPPERS if isinstance(tree.get(key), dict) and tree[key]]
-    if inside and len(arrays) < len(tree):
+    inside = [key for key in WRAPPERS if _holds_arrays(tree.get(key))]
+    if inside:
         if len(inside) > 1:
             notes.append(f"took {inside[0]!r} and left {', '.join(inside[1:])}")
         return _unwrap(tree[inside[0]], where, notes)
-    if not arrays:
-        keys = ", ".join(list(map(str, tree))[:8]) or "nothing"
-        raise ValueError(f"{where} has no weights in it; it has {keys}")
+    arrays = {key: value for key, value in tree.items() if _is_array(value)}
+    others = {key: value for key, value in tree.items() if _holds_arrays(value)}
+    if not arrays or others:
+        keys = ", ".join(str(key)[:80] for key in [*others, *tree][:SHOWN]) or "nothing"
+        more = "beside the weights" if arrays else "instead of weights"
+        raise ValueError(
+            f"{where} has {keys} {more}; wanted named tensors, alone or under one of "
+            f"{', '.join(WRAPPERS)}"
+        )
     return {str(key): _to_numpy(value) for key, value in arrays.items()}
+
+
+def _holds_arrays(value):
+    """A dict with arrays in it, however deep."""
+    return isinstance(value, dict) and any(
+        _is_array(item) or _holds_arrays(item) for item in value.values()
+    )
 
 
 def _to_numpy(value):
@@ -122,12 +165,21 @@ def _is_array(value):
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def _take_normalization(tensors):
-    for mean, std in NORMALIZATIONS:
-        if mean in tensors and std in tensors and tensors[mean].size == 3:
-            rest = {k: v for k, v in tensors.items() if k not in (mean, std)}
-            flat = [np.asarray(tensors[k], np.float32).reshape(-1) for k in (mean, std)]
-            return (flat[0], flat[1]), rest
+def _take_normalization(tensors, where):
+    for names in NORMALIZATIONS:
+        if not all(name in tensors for name in names):
+            continue
+        mean, std = (np.asarray(tensors[n], np.float32).reshape(-1) for n in names)
+        if mean.size % 3:
+            continue
+        good = np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+        if mean.size != std.size or not good:
+            raise ValueError(
+                f"{where} normalises with mean {mean} and std {std}; wanted a finite "
+                "mean and a positive std for each channel"
+            )
+        rest = {key: value for key, value in tensors.items() if key not in names}
+        return (mean, std), rest
     return None, tensors
 
 
@@ -138,8 +190,10 @@ def _common_prefix(tensors):
     return ""
 
 
-def _dtype_notes(tensors):
-    halves = {str(v.dtype) for v in tensors.values() if v.dtype in HALVES}
-    if not halves:
-        return []
-    return [f"the weights are {' and '.join(sorted(halves))}: made float32"]
+def _dtype_notes(tensors, where):
+    odd = {k: str(v.dtype) for k, v in tensors.items() if v.dtype not in FLOATS}
+    if odd:
+        key, dtype = next(iter(odd.items()))
+        raise ValueError(f"{where}: {key} is {dtype}; wanted floating-point weights")
+    others = {str(v.dtype) for v in tensors.values()} - {"float32"}
+    return [f"the weights are {dtype}: made float32" for dtype in sorted(others)]

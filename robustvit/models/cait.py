@@ -28,7 +28,7 @@ from robustvit.models.layers import (
 from robustvit.models.positions import resize_positions
 from robustvit.models.statistics import IMAGENET
 from robustvit.models.vit import PatchEmbed
-from robustvit.types import AnyArray, Images, Outputs, Tokens
+from robustvit.types import AnyArray, Inputs, Outputs, Tokens
 
 
 class CaiT(nn.Module):
@@ -62,7 +62,7 @@ class CaiT(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the normed tokens, cls first.
 
         `hidden` holds the patch tokens (b, n, d) after each block over patches.

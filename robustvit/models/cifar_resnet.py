@@ -25,7 +25,7 @@ from robustvit.models.convolutions import (
 )
 from robustvit.models.layers import BatchNorm, Normalize
 from robustvit.models.statistics import IMAGENET
-from robustvit.types import Images, Outputs
+from robustvit.types import Inputs, Outputs
 
 _he_init = nn.initializers.he_normal()  # by fan-in; the head is drawn alike
 _conv = partial(conv, init=_he_init)
@@ -52,7 +52,7 @@ class CifarResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the maps before pooling.
 
         `hidden` holds the maps after each block.

@@ -38,7 +38,7 @@ from robustvit.models.layers import (
     materialize,
 )
 from robustvit.models.statistics import IMAGENET
-from robustvit.types import AnyArray, Images, Outputs
+from robustvit.types import AnyArray, Inputs, Outputs
 
 LAYER_SCALE = 1e-6  # at any depth
 
@@ -71,7 +71,7 @@ class ConvNeXt(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the maps before pooling.
 
         The last norm follows the pooling. `hidden` holds the maps after each block.

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from robustvit.models.conv_gradient import conv_general_dilated
 from robustvit.models.layers import (
     Activation,
     gelu,
@@ -57,6 +58,7 @@ def conv(
         use_bias=bias,
         kernel_init=init,
         dtype=dtype,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 

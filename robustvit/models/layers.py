@@ -16,7 +16,7 @@ from jax import lax
 from jax.nn import initializers
 from jaxtyping import Float
 
-from robustvit.types import AnyArray, Images, Tokens
+from robustvit.types import AnyArray, Inputs, Tokens
 
 LN_EPS = 1e-6  # timm's ViT, XCiT and CaiT; torch's own default is 1e-5
 BN_EPS = 1e-5  # torch
@@ -109,8 +109,13 @@ class Normalize(nn.Module):
     std: tuple[float, ...]
 
     @nn.compact
-    def __call__(self, images: Images) -> Images:
+    def __call__(self, images: Inputs) -> Inputs:
         """Images in [0, 1] to what the network was trained on."""
+        if not images.shape[-1] == len(self.mean) == len(self.std):
+            raise ValueError(
+                f"images have {images.shape[-1]} channels, and mean={self.mean} and "
+                f"std={self.std} are for {len(self.mean)} and {len(self.std)}"
+            )
 
         def statistic(name, values):
             values = jnp.asarray(values, jnp.float32)

@@ -35,7 +35,7 @@ from robustvit.models.layers import (
     materialize,
 )
 from robustvit.models.statistics import IMAGENET
-from robustvit.types import AnyArray, Images, Outputs
+from robustvit.types import AnyArray, Inputs, Outputs
 
 _conv = partial(conv, bias=True, init=linear_init)
 # One group: over positions and channels of an example. 1e-5 is torch's default.
@@ -70,7 +70,7 @@ class PoolFormer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the maps that are pooled.
 
         `hidden` holds the maps after each block.

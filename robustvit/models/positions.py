@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from robustvit import lookup
 from robustvit.models.layers import torch_bias_init, torch_conv_init
 from robustvit.types import AnyArray
 
@@ -69,12 +70,10 @@ def resize_positions(
     Raises:
       ValueError: for another method.
     """
+    lookup.check("position_resize", method, RESIZE_METHODS)
     if method == "antialias":
         shape = (*grid, table.shape[-1])
         return jax.image.resize(table, shape, "bicubic", antialias=True)
-    if method not in _INTERPOLATIONS:
-        known = ", ".join(["antialias", *_INTERPOLATIONS])
-        raise ValueError(f"position_resize={method!r} is not one of {known}")
     weights = _INTERPOLATIONS[method]
     rows, columns = (
         jnp.asarray(weights(old, new), table.dtype)
@@ -114,3 +113,4 @@ _INTERPOLATIONS = {
     "dinov2": lambda old, new: _bicubic(old, new, offset=0.1),
     "bilinear": _bilinear,
 }
+RESIZE_METHODS = ("antialias", *_INTERPOLATIONS)

@@ -25,7 +25,7 @@ from robustvit.models.convolutions import (
     settled,
 )
 from robustvit.models.layers import BatchNorm, Normalize, torch_conv_init
-from robustvit.types import Images, Outputs
+from robustvit.types import Inputs, Outputs
 
 # Its authors leave torch's own initialisation.
 _conv = partial(conv, init=torch_conv_init)
@@ -54,7 +54,7 @@ class PreActResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the maps before pooling.
 
         `hidden` holds the maps after each block.

@@ -20,6 +20,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from robustvit import lookup
 from robustvit.models.convolutions import (
     ACTIVATIONS,
     Maps,
@@ -32,7 +33,7 @@ from robustvit.models.convolutions import (
 )
 from robustvit.models.layers import BatchNorm, DropPath, Normalize
 from robustvit.models.statistics import HALF, IMAGENET
-from robustvit.types import Images, Outputs
+from robustvit.types import Inputs, Outputs
 
 STEM_WIDTH = 64
 
@@ -72,8 +73,15 @@ class ResNet(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
+    def __post_init__(self) -> None:
+        """Checks the fields that are choices."""
+        lookup.check("block", self.block, BLOCKS)
+        lookup.check("stem", self.stem, STEMS)
+        lookup.check("activation", self.activation, ACTIVATIONS)
+        super().__post_init__()
+
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the maps before pooling.
 
         `hidden` holds the maps after each block.

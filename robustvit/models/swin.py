@@ -36,7 +36,7 @@ from robustvit.models.layers import (
 )
 from robustvit.models.statistics import IMAGENET
 from robustvit.models.windows import WindowAttention, merge, shift_mask, split
-from robustvit.types import AnyArray, Images, Outputs
+from robustvit.types import AnyArray, Inputs, Outputs
 
 NORM_EPS = 1e-5  # torch's default, unlike other transformers of timm
 
@@ -73,7 +73,7 @@ class Swin(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the normed maps.
 
         `hidden` holds the maps after each block.

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from robustvit import lookup
+from robustvit.models.conv_gradient import conv_general_dilated
 from robustvit.models.layers import (
     LN_EPS,
     DropPath,
@@ -38,8 +40,8 @@ from robustvit.models.layers import (
     torch_bias_init,
     torch_conv_init,
 )
-from robustvit.models.positions import resize_positions
-from robustvit.types import AnyArray, Images, Outputs, Tokens
+from robustvit.models.positions import RESIZE_METHODS, resize_positions
+from robustvit.types import AnyArray, Inputs, Outputs, Tokens
 
 # (index of the block, its output) -> what the next block reads.
 BlockAdapter = Callable[[int, Tokens], Tokens]
@@ -53,6 +55,7 @@ def quick_gelu(x: Float[AnyArray, "..."]) -> Float[AnyArray, "..."]:
 
 
 ACTIVATIONS = {"gelu": gelu, "quick_gelu": quick_gelu}
+SWIGLU = "swiglu"
 
 
 class ViT(nn.Module):
@@ -96,10 +99,20 @@ class ViT(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
+    def __post_init__(self) -> None:
+        """Checks the fields that are choices."""
+        lookup.check("mlp", self.mlp, [*ACTIVATIONS, SWIGLU])
+        lookup.check("position_resize", self.position_resize, RESIZE_METHODS)
+        if self.dim % self.num_heads:
+            raise ValueError(
+                f"dim={self.dim} must be a multiple of num_heads={self.num_heads}"
+            )
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self,
-        images: Images,
+        images: Inputs,
         *,
         train: bool = False,
         extra_tokens: Float[AnyArray, "#b m d"] | None = None,
@@ -191,7 +204,7 @@ class PatchEmbed(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images) -> Tokens:
+    def __call__(self, x: Inputs) -> Tokens:
         """(b, h, w, 3) to (b, n, d), row by row."""
         b, h, w, channels = x.shape
         patch = self.patch_size
@@ -208,6 +221,7 @@ class PatchEmbed(nn.Module):
             kernel_init=torch_conv_init,
             bias_init=torch_bias_init(patch * patch * channels),
             dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
             name="proj",
         )(x)
         return x.reshape(b, -1, self.dim)
@@ -237,7 +251,7 @@ class Block(nn.Module):
             return LayerNorm(self.norm_eps, dtype=self.dtype, name=f"norm{i}")
 
         x = add(x, 1, Attention(self.num_heads, self.dtype, name="attn")(norm(1)(x)))
-        if self.mlp == "swiglu":
+        if self.mlp == SWIGLU:
             mlp = SwiGlu(self.dtype, name="mlp")
         else:
             mlp = Mlp(self.dtype, ACTIVATIONS[self.mlp], name="mlp")

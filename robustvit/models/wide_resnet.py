@@ -25,7 +25,7 @@ from robustvit.models.convolutions import (
     settled,
 )
 from robustvit.models.layers import BatchNorm, Normalize
-from robustvit.types import Images, Outputs
+from robustvit.types import Inputs, Outputs
 
 STEM_WIDTH = 16
 
@@ -53,7 +53,7 @@ class WideResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the maps before pooling.
 
         `hidden` holds the maps after each block.

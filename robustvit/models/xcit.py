@@ -23,6 +23,7 @@ from jax import lax
 from jaxtyping import Float
 
 from robustvit.models.attention import ClassAttention
+from robustvit.models.convolutions import conv
 from robustvit.models.depthwise import DepthwiseConv3x3
 from robustvit.models.layers import (
     BatchNorm,
@@ -37,7 +38,7 @@ from robustvit.models.layers import (
     torch_conv_init,
 )
 from robustvit.models.positions import FourierPositions
-from robustvit.types import AnyArray, Images, Outputs, Tokens
+from robustvit.types import AnyArray, Inputs, Outputs, Tokens
 
 NORM_EPS = 1e-12  # torch's F.normalize
 
@@ -76,7 +77,7 @@ class XCiT(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, *, train: bool = False) -> Outputs:
+    def __call__(self, images: Inputs, *, train: bool = False) -> Outputs:
         """Images (b, h, w, 3) in [0, 1]; `features` are the normed tokens, cls first.
 
         `hidden` holds the patch tokens (b, n, d) after each XCA block.
@@ -131,21 +132,13 @@ class ConvStem(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Float[AnyArray, "b i j d"]:
+    def __call__(self, x: Inputs, train: bool) -> Float[AnyArray, "b i j d"]:
         """(b, h, w, 3) to (b, h / patch, w / patch, dim)."""
         last = len(self.strides) - 1
         for i, stride in enumerate(self.strides):
-            x = nn.Conv(
-                self.dim // 2 ** (last - i),
-                (3, 3),
-                (stride, stride),
-                # torch pads by 1 on both sides; "SAME" does not at stride 2.
-                padding=((1, 1), (1, 1)),
-                use_bias=False,
-                kernel_init=torch_conv_init,
-                dtype=self.dtype,
-                name=f"conv{i}",
-            )(x)
+            width = self.dim // 2 ** (last - i)
+            layer = partial(conv, stride=stride, init=torch_conv_init)
+            x = layer(width, 3, self.dtype, name=f"conv{i}")(x)
             x = BatchNorm(self.bn_group, self.dtype, name=f"bn{i}")(x, train=train)
             x = gelu(x) if i < last else x
         return x

@@ -45,6 +45,20 @@ def test_wrong_requests_leave_nothing_behind(tmp_path):
         rv.save_torch(model, variables, tmp_path / "weights.npz")
     with pytest.raises(ValueError, match=r"not this ViT's: .* is \(.*, wanted \("):
         rv.save_torch(other, variables, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="does not exist"):
+        rv.save_torch(model, variables, tmp_path / "no" / "weights.pth")
+    with pytest.raises(ValueError, match=r"is a folder"):
+        (tmp_path / "x.pth").mkdir()
+        rv.save_torch(model, variables, tmp_path / "x.pth")
+    (tmp_path / "x.pth").rmdir()
+    more = {**variables, "params": {**variables["params"], "extra": np.ones(3)}}
+    with pytest.raises(ValueError, match="it has no params/extra"):
+        rv.save_torch(model, more, tmp_path / "weights.pth")
+    nan = jax.tree.map(lambda x: x * np.nan, variables)
+    with pytest.raises(ValueError, match="has NaN or infinite values"):
+        rv.save_torch(model, nan, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="a dict without 'params'"):
+        rv.save_torch(model, {}, tmp_path / "weights.pth")
     assert not list(tmp_path.iterdir())
 
 

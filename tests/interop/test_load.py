@@ -250,20 +250,21 @@ def other_head(state):
     ("change", "message"),
     [
         (without("norm.bias"), "1 keys missing.*\n  missing: norm.bias"),
-        (lambda s: {**s, "dist_token": np.zeros(3)},
+        (lambda s: {**s, "dist_token": np.zeros(3, np.float32)},
          "1 unexpected.*\n  unexpected: dist_token\n.*DeiT with a distillation token"),
-        (lambda s: {**s, "norm.bias": np.zeros(3)},
+        (lambda s: {**s, "norm.bias": np.zeros(3, np.float32)},
          r"norm.bias is \(3,\), wanted \(16,\)"),
         (other_head, r"head.weight is \(7, 16\), wanted \(5, 16\).*\n.*new_head=True"),
         (without("head.weight", "head.bias"), "only the head differs: new_head=True"),
         (lambda s: {**s, "norm.bias": np.full(16, np.nan, np.float32)},
          "NaN or infinite values in norm.bias"),
-        (lambda s: {"model": {}, "epoch": 3}, "no weights in it; it has model, epoch"),
+        (lambda s: {"model": {}, "epoch": 3}, "has model, epoch instead of weights"),
         (lambda s: random_state(tiny("xcit")), "look like a variant of XCiT"),
         (lambda s: random_state(tiny("resnet")), "look like a variant of ResNet"),
         (lambda s: random_state(create_model("vit_tiny_patch16_224")),
          r"look like vit_tiny_patch16_224 .*5,717,416 parameters"),
-        (lambda s: {"a": np.zeros(3)}, "look like nothing we know, with 3 parameters"),
+        (lambda s: {"a": np.zeros(3, np.float32)},
+         "look like nothing we know, with 3 parameters"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_clear_error(change, message):
@@ -272,9 +273,73 @@ def test_what_does_not_fit_is_one_clear_error(change, message):
         rv.load_torch(model, change(random_state(model)))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": {"x": np.ones(3)}}, "has extra, .* beside the weights"),
+        ({"norm.bias": np.zeros(16, np.int8)}, "norm.bias is int8; wanted floating"),
+        ({"norm.bias": np.zeros(16, np.complex64)}, "norm.bias is complex64; wanted"),
+        ({"normalize.mean": np.full(3, np.nan), "normalize.std": np.ones(3)},
+         "mean .nan nan nan. and std .*; wanted a finite mean"),
+        ({"normalize.mean": np.zeros(3), "normalize.std": np.zeros(3)},
+         "wanted a finite mean and a positive std"),
+        ({"normalize.mean": np.zeros(3), "normalize.std": np.ones(1)}, "positive std"),
+        ({"pos_embed": np.zeros((2, 5, 16))}, r"pos_embed is \(2, 5, 16\), wanted"),
+        ({"patch_embed.proj.weight": np.zeros((16, 3, 0, 8))}, "proj.weight is "),
+        ({"blocks.0.ls1.gamma": np.ones(16), "blocks.0.gamma_1": np.ones(16)},
+         "blocks.0.ls1.gamma under two names"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:the dict")
+def test_odd_contents_are_told(change, message):
+    model = tiny("vit")
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        rv.load_torch(model, {**random_state(model), **change})
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "message"),
+    [
+        ("vit_tiny_patch16_224", {}, "the model is a str, 'vit_tiny_patch16_224'"),
+        (None, {"params": {}}, "variables of ours already"),
+        (None, "tests", "tests is a folder; wanted a weight file"),
+    ],
+)
+def test_misuse_is_told(model, source, message):
+    with pytest.raises(ValueError, match=message):
+        rv.load_torch(model or tiny("vit"), source)
+
+
+def test_half_precision_is_not_computed_with():
+    """DINOv2's registers: the sum of token and position is float32's."""
+    model = tiny("dinov2_reg")
+    half = {k: v.astype(np.float16) for k, v in dinov2(random_state(model)).items()}
+    half["pos_embed"][:, 0] = 0.3
+    with pytest.warns(UserWarning, match="float16"):
+        variables = rv.load_torch(model, half)
+    token = half["cls_token"].astype(np.float32) + np.float32(np.float16(0.3))
+    np.testing.assert_array_equal(variables["params"]["cls_token"], token)
+
+
+def test_channels_are_repeated_for_several_resolutions(tmp_path):
+    model = tiny("vit").clone(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    wide = model.clone(mean=model.mean * 2, std=model.std * 2)
+    state = random_state(model)
+    images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype(np.float32)
+    normalization = {"normalize.mean": np.float32(model.mean),
+                     "normalize.std": np.float32(model.std)}  # fmt: skip
+    once = model.apply(rv.load_torch(model, {**state, **normalization}), images)
+    variables = rv.load_torch(wide, {**state, **normalization})
+    twice = wide.apply(variables, np.concatenate([images, images], axis=-1))
+    np.testing.assert_allclose(once.logits, twice.logits, rtol=1e-4, atol=1e-4)
+    rv.save_torch(wide, variables, tmp_path / "wide.safetensors")
+    again = rv.load_torch(wide, tmp_path / "wide.safetensors")
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
+
+
 def test_long_lists_are_cut():
     with pytest.raises(ValueError, match=r"missing: .*, \.\.\. and \d+ more"):
-        rv.load_torch(tiny("vit"), {"norm.bias": np.zeros(16)})
+        rv.load_torch(tiny("vit"), {"norm.bias": np.zeros(16, np.float32)})
 
 
 @pytest.mark.parametrize("family", ["vit", "xcit", "convnext", "resnet"])
@@ -330,7 +395,7 @@ def test_a_truncated_safetensors_is_refused(tmp_path):
         rv.load_torch(tiny("vit"), path)
 
 
-@pytest.mark.parametrize("name", ["x.pth", "x.pth.tar", "x.pt", "x.th", "x.bin"])
+@pytest.mark.parametrize("name", ["x.pth", "x.pth.tar", "x.PT", "x.th", "x.bin"])
 def test_every_torch_suffix_is_read(tmp_path, name):
     model = tiny("vit")
     state = random_state(model)

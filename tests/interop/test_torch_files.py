@@ -131,6 +131,49 @@ def test_other_zips_are_told_apart(tmp_path, options, message):
         read_torch_file(path)
 
 
+def laughing(depth=40):
+    """A list of two lists of two lists ..., each shared: 2 ** depth leaves."""
+    node = [1.0]
+    for _ in range(depth):
+        node = [node, node]
+    return node
+
+
+def test_shared_containers_are_read_once(tmp_path):
+    path = tmp_path / "x.pth"
+    write_zip(path, {"laugh": laughing(), "a": tensor("0", A)}, ARRAYS)
+    np.testing.assert_array_equal(read_torch_file(path)["a"], A)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (Global("torch", "ComplexFloatStorage"), "a kind that is not read here"),
+        (
+            Call(Global("torch._utils", "_rebuild_sparse_tensor")),
+            "save them as float32",
+        ),
+        (Call(Global("torch", "device"), laughing()), None),
+    ],
+)
+def test_other_tensors_are_named_and_devices_are_names(tmp_path, tree, message):
+    path = tmp_path / "x.pth"
+    write_zip(path, {"x": tree}, {})
+    if message is None:
+        assert read_torch_file(path)["x"] is None
+        return
+    with pytest.raises(ValueError, match=message):
+        read_torch_file(path)
+
+
+def test_lengths_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    big = np.zeros(10**6, np.float32)
+    write_legacy(path, {"a": tensor("0", A, view=(None,))}, {"0": big})
+    with pytest.raises(ValueError, match="not as long as announced"):
+        read_torch_file(path)
+
+
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "x.pth"
     arrays = {

@@ -101,3 +101,22 @@ def test_dinov2_resizes_positions_as_its_hub_does():
                for x in (native, other)]  # fmt: skip
     np.testing.assert_array_equal(*outputs[0])
     assert np.abs(outputs[1][0] - outputs[1][1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mlp": "relu"}, "mlp='relu' is not one of gelu, quick_gelu, swiglu"),
+        ({"position_resize": "nearest"}, "not one of antialias, bicubic"),
+        ({"num_heads": 5}, "dim=192 must be a multiple of num_heads=5"),
+    ],
+)
+def test_wrong_fields_are_told(fields, message):
+    with pytest.raises(ValueError, match=message):
+        create_model("vit_tiny_patch16_224", **fields)
+
+
+def test_channels_must_be_those_of_the_normalisation():
+    model = create_model("vit_tiny_patch16_224", **SMALL)
+    with pytest.raises(ValueError, match="images have 1 channels, and mean="):
+        model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
