@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,9 @@ from robustvit.attacks import apgd_l1
 from robustvit.attacks.climbing import (
     FEWEST_CLASSES,
     LOSSES,
+    is_zero,
     norm2,
+    symptoms,
     value_and_gradient,
 )
 from robustvit.attacks.slots import KeyedForward, choose, fold, per_example
@@ -81,7 +83,7 @@ class APGD:
     @property
     def stride(self) -> int:
         """Steps between two looks of the host."""
-        return 10
+        return 5
 
     @property
     def num_chains(self) -> int:
@@ -103,6 +105,14 @@ class APGD:
     def rank(self, chain: int) -> int:
         """All restarts towards one class come before the next class."""
         return 1 + chain // (self.restarts or 1) if self.targeted else 0
+
+    def passes(self, num_classes: int) -> tuple[int, int]:
+        """Forward and backward passes of one step, per example."""
+        return self.samples, self.samples
+
+    def symptoms(self, state: Any) -> dict[str, Any]:
+        """Signs of a loss that cannot be climbed, (b,) each."""
+        return symptoms(state)
 
     def start(
         self,
@@ -133,7 +143,7 @@ class APGD:
             fold(state.keys, state.it),
         )
         state = _record(state, loss, gradient)
-        state, origin, gradient = _checkpoint(self.steps, state, gradient)
+        state, origin, gradient = _review(self.steps, state, gradient)
         broken = logits.argmax(-1) != state.y
         done = broken | (state.it == self.steps)
         moved = _move(state, origin, gradient, threat)
@@ -162,11 +172,13 @@ class State:
     done: Any
     broken: Any
     step_size: Any
+    loss_first: Any
     loss_best: Any
     loss_prev: Any
-    loss_check: Any  # best loss at the last checkpoint
+    loss_check: Any  # best loss at the last review
     num_up: Any  # moves that raised the loss since then
-    halved: Any  # at the last checkpoint
+    halved: Any  # at the last review
+    blind: Any  # the gradient at the start was zero
 
 
 def initial_state(
@@ -189,29 +201,26 @@ def initial_state(
         done=no,
         broken=no,
         step_size=jnp.full(b, 2.0) * threat.eps,
+        loss_first=zeros,
         loss_best=jnp.full(b, -jnp.inf),
         loss_prev=zeros,
         loss_check=zeros,
         num_up=jnp.zeros(b, jnp.int32),
         halved=~no,
+        blind=no,
     )
 
 
-class Checkpoints(NamedTuple):
-    """By the number of moves done: is the step size reviewed, after how many moves."""
+def reviews(steps: int) -> np.ndarray:
+    """By the number of moves done: the moves since the last review, 0 where none is.
 
-    here: np.ndarray
-    window: np.ndarray
-
-
-def checkpoints(steps: int) -> Checkpoints:
-    """Reviews come after 22 % of the steps, then ever sooner, down to 6 %."""
+    The first comes after 22 % of the steps, then they come ever sooner, down to 6 %.
+    """
     window, least = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1)
     shrink = max(int(0.03 * steps), 1)
-    table = Checkpoints(np.zeros(steps + 1, bool), np.ones(steps + 1, np.int32))
-    at = window
+    table, at = np.zeros(steps + 1, np.int32), window
     while at <= steps:
-        table.here[at], table.window[at] = True, window
+        table[at] = window
         window = max(window - shrink, least)
         at += window
     return table
@@ -226,19 +235,20 @@ def _record(state, loss, gradient):
     return state.replace(
         x_best=choose(better, state.x_adv, state.x_best),
         gradient_best=choose(better, gradient, state.gradient_best),
+        loss_first=jnp.where(first, loss, state.loss_first),
         loss_best=loss_best,
         loss_check=jnp.where(first, loss, state.loss_check),
         # The start's loss is not used: the authors' first comparison is with 0.
         loss_prev=jnp.where(first, 0.0, loss),
         num_up=state.num_up + up,
+        blind=jnp.where(first, is_zero(gradient), state.blind),
     )
 
 
-def _checkpoint(steps, state, gradient):
+def _review(steps, state, gradient):
     """Where too few moves helped: halve the step and go back to the best point."""
-    table = checkpoints(steps)
-    here = jnp.asarray(table.here)[state.it]
-    few = state.num_up <= RHO * jnp.asarray(table.window)[state.it]
+    window = jnp.asarray(reviews(steps))[state.it]
+    here, few = window > 0, state.num_up <= RHO * window
     stalled = ~state.halved & (state.loss_check >= state.loss_best)
     halve = here & (few | stalled)
     state = state.replace(

@@ -20,7 +20,7 @@ import numpy as np
 from flax import struct
 from jax import lax
 
-from robustvit.attacks.climbing import value_and_gradient
+from robustvit.attacks.climbing import is_zero, value_and_gradient
 from robustvit.attacks.slots import KeyedForward, choose, fold, per_example
 from robustvit.threat import ThreatModel
 from robustvit.types import Images, Keys, Labels
@@ -48,7 +48,9 @@ class State:
     done: Any
     broken: Any
     step_size: Any
+    loss_first: Any  # of this stage
     loss_best: Any
+    blind: Any  # the gradient at a stage's start was zero
     density: Any  # share of the pixels that a step moves
     num_changed: Any  # at the last review
 
@@ -108,15 +110,15 @@ def initial_state(
         done=no,
         broken=no,
         step_size=zeros,
+        loss_first=zeros,
         loss_best=zeros,
+        blind=no,
         density=zeros,
         num_changed=zeros,
     )
 
 
-def step(
-    attack: Any, forward: KeyedForward, state: State, threat: ThreatModel
-) -> State:
+def step(attack: Any, forward: KeyedForward, state: Any, threat: ThreatModel) -> Any:
     """Evaluate `state.x_adv`, then move, or go on to the next stage."""
     table = stages(attack.steps)
     # A slot that is done is not used, but it must not read past the table.
@@ -134,7 +136,7 @@ def step(
         state.target,
         fold(state.keys, state.it),
     )
-    state = _enter_stage(state, first, eps)
+    state = _enter_stage(state, first, eps, loss, gradient)
     better = loss > state.loss_best
     state = state.replace(
         x_best=choose(better, state.x_adv, state.x_best),
@@ -161,10 +163,12 @@ def step(
     )
 
 
-def _enter_stage(state, first, eps):
+def _enter_stage(state, first, eps, loss, gradient):
     changed = _num_changed(state.x_adv, state.x)
     return state.replace(
+        loss_first=jnp.where(first, loss, state.loss_first),
         loss_best=jnp.where(first, -jnp.inf, state.loss_best),
+        blind=jnp.where(first, is_zero(gradient), state.blind),
         step_size=jnp.where(first, eps, state.step_size),
         density=jnp.where(first, _next_density(changed, state.x), state.density),
         num_changed=jnp.where(first, changed, state.num_changed),

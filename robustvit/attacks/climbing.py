@@ -68,3 +68,16 @@ def value_and_gradient(
 def norm2(delta: Any) -> Any:
     """Euclidean norms of (b, h, w, c), as (b, 1, 1, 1)."""
     return jnp.sqrt(jnp.sum(delta**2, (1, 2, 3), keepdims=True))
+
+
+def is_zero(gradient: Any) -> Any:
+    """Which examples have no gradient at all, (b,)."""
+    return ~jnp.any(gradient != 0, (1, 2, 3))
+
+
+def symptoms(state: Any) -> dict[str, Any]:
+    """What a climb that failed shows of the loss, (b,) each."""
+    return {
+        "zero-gradient": state.blind,
+        "plateau": state.loss_best <= state.loss_first,
+    }

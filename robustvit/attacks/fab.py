@@ -67,7 +67,7 @@ class FAB:
     @property
     def stride(self) -> int:
         """Steps between two looks of the host."""
-        return 10
+        return 5
 
     @property
     def num_chains(self) -> int:
@@ -82,6 +82,14 @@ class FAB:
         """Chain 0 aims at the likeliest wrong class."""
         return 1 + chain if self.targets else 0
 
+    def passes(self, num_classes: int) -> tuple[int, int]:
+        """Forward and backward passes of one step, per example."""
+        return 2, 1 if self.targets else num_classes
+
+    def symptoms(self, state: Any) -> dict[str, Any]:
+        """None that would tell of the model."""
+        return {}
+
     def start(
         self,
         x: Images,
@@ -95,9 +103,8 @@ class FAB:
         x, b = jnp.asarray(x), len(x)
         start = x
         if not self.targets and self.restarts > 1:
-            draw = jax.random.uniform if threat.norm == "linf" else jax.random.normal
-            bounds = {"minval": -1.0} if threat.norm == "linf" else {}
-            noise = jax.vmap(lambda key: draw(key, x.shape[1:], **bounds))(keys)
+            draw = _NOISE[threat.norm]
+            noise = jax.vmap(lambda key: draw(key, x.shape[1:]))(keys)
             unit = noise / per_example(size_of(noise, threat.norm))
             moved = jnp.clip(x + 0.5 * threat.eps * unit, 0.0, 1.0)
             start = choose(jnp.asarray(chain) > 0, moved, x)
@@ -115,7 +122,7 @@ class FAB:
             broken=no,
         )
 
-    def step(self, forward: KeyedForward, state: State, threat: ThreatModel) -> State:
+    def step(self, forward: KeyedForward, state: Any, threat: ThreatModel) -> Any:
         """Linearise, project, mix; then look whether the label changed."""
         k_plane, k_check = (fold(fold(state.keys, state.it), i) for i in (0, 1))
         x_now, norm = state.x_now, threat.norm
@@ -192,6 +199,13 @@ def _nearest_plane(state, forward, norm):
     nothing = jnp.full(len(logits), jnp.inf), 0 * state.x_now, 0 * logits[:, 0]
     _, w, gap = lax.fori_loop(0, logits.shape[-1], consider, nothing)
     return w, gap
+
+
+_NOISE = {
+    "linf": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
+    "l2": jax.random.normal,
+    "l1": jax.random.normal,
+}
 
 
 def _one_hot(labels: Labels, logits: Logits) -> Logits:

@@ -17,7 +17,7 @@ try a *chain*; chain c aims at the wrong class with the `rank(c)`-th largest log
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from robustvit.types import Images, Keys, Labels, Logits, PyTree
 KeyedForward = Callable[[Images, Keys], Logits]
 
 
+@runtime_checkable
 class SlotAttack(Protocol):
     """What the engine asks of an attack: a frozen dataclass with these methods."""
 
@@ -48,6 +49,14 @@ class SlotAttack(Protocol):
 
     def rank(self, chain: int) -> int:
         """Which class a chain aims at, by rank of the clean logits; 0 is none."""
+        ...
+
+    def passes(self, num_classes: int) -> tuple[int, int]:
+        """Forward and backward passes of one step, per example."""
+        ...
+
+    def symptoms(self, state: PyTree) -> dict[str, Any]:
+        """What a finished chain that broke nothing tells of the model, (b,) each."""
         ...
 
     def start(

@@ -57,7 +57,7 @@ class Square:
     @property
     def stride(self) -> int:
         """Steps between two looks of the host: a query is a third of a gradient."""
-        return 25
+        return 20
 
     @property
     def num_chains(self) -> int:
@@ -71,6 +71,14 @@ class Square:
     def rank(self, chain: int) -> int:
         """Untargeted."""
         return 0
+
+    def passes(self, num_classes: int) -> tuple[int, int]:
+        """Forward and backward passes of one step, per example."""
+        return 1, 0
+
+    def symptoms(self, state: Any) -> dict[str, Any]:
+        """None that would tell of the model."""
+        return {}
 
     def start(
         self,
@@ -94,7 +102,7 @@ class Square:
             broken=no,
         )
 
-    def step(self, forward: KeyedForward, state: State, threat: ThreatModel) -> State:
+    def step(self, forward: KeyedForward, state: Any, threat: ThreatModel) -> Any:
         """One query of every slot."""
         keys = fold(state.keys, state.it)
         propose = _propose_linf if threat.norm == "linf" else square_bumps.propose
@@ -160,4 +168,4 @@ def _propose_linf(state, sizes, threat, keys):
     stripes, change = jax.vmap(draw)(keys, side)
     first = state.x + threat.eps * stripes
     later = state.x_adv + 2 * threat.eps * change
-    return threat.project(choose(state.it == 0, first + 0 * later, later), state.x)
+    return threat.project(choose(state.it == 0, first, later), state.x)

@@ -72,15 +72,12 @@ def test_every_proposal_stays_inside_and_uses_the_budget(norm):
 
     state = attack.start(X, ZERO, ZERO, ZERO, threat, KEYS)
     step = jax.jit(lambda s: (attack.step(forward, s, threat), seen[-1]))
-    for i in range(31):
+    for _ in range(31):
         state, x = step(state)
         size = threat.distance(x, X)
         assert size.max() <= EPS[norm] * (1 + 1e-6) + 1e-6
         assert size.min() > 0.5 * EPS[norm]
         assert x.min() >= 0 and x.max() <= 1
-        if i and norm == "linf":  # a window, and nothing else, may have changed
-            assert (x != previous).any()
-        previous = state.x_adv
     assert state.done.all() and not state.broken.any()
     # The brighter the better here: the search has found some of that.
     gain = jnp.sum(state.x_adv - X, (1, 2, 3))
