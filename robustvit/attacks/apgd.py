@@ -2,7 +2,7 @@
 
     attack = APGD("targeted_dlr").resolve("linf", num_classes=10)
     state = attack.start(x, y, target, chain, threat, keys)
-    state = advance(attack, forward, state, threat, steps=attack.steps + 1)
+    state = run(attack, forward, state, threat, steps=attack.steps + 1)
 
 A step evaluates the point it finds in `state.x_adv`, does the book-keeping of the move
 that led there, and moves. An example is done at its first misclassified point. `l1` is

@@ -2,7 +2,7 @@
 
     attack = FAB().resolve("linf", num_classes=10)          # FAB-T: nine targets
     state = attack.start(x, y, target, chain, threat, keys)
-    state = advance(attack, forward, state, threat, steps=attack.steps)
+    state = run(attack, forward, state, threat, steps=attack.steps)
     state.distance                                          # of the nearest one found
 
 Each step linearises the decision boundary at the present point, moves both it and the

@@ -5,7 +5,7 @@ has the slots as its leading axis, and every slot counts its own iterations, so 
 slot can be given a new example while its neighbours are in the middle of theirs.
 
     state = attack.start(x, y, target, chain, threat, keys)
-    state = advance(attack, forward, state, threat, steps=10)
+    state = run(attack, forward, state, threat, steps=10)
     state.done, state.broken, state.x_adv
 
 `forward` takes images and one key per example (what is random about a randomised
@@ -77,20 +77,25 @@ class SlotAttack(Protocol):
 
 
 def advance(
+    attack: Any, forward: KeyedForward, state: PyTree, threat: ThreatModel
+) -> PyTree:
+    """One step; slots that are done stay as they were when they finished."""
+    moved = attack.step(forward, state, threat)
+    return jax.tree.map(lambda old, new: choose(state.done, old, new), state, moved)
+
+
+def run(
     attack: Any,
     forward: KeyedForward,
     state: PyTree,
     threat: ThreatModel,
     *,
-    steps: Any,
+    steps: int,
 ) -> PyTree:
-    """Take `steps` steps; slots that are done stay as they were when they finished."""
-
-    def body(_, state):
-        moved = attack.step(forward, state, threat)
-        return jax.tree.map(lambda old, new: choose(state.done, old, new), state, moved)
-
-    return lax.fori_loop(0, steps, body, state)
+    """Several steps, as one loop."""
+    return lax.fori_loop(
+        0, steps, lambda _, state: advance(attack, forward, state, threat), state
+    )
 
 
 def choose(condition: Any, yes: Any, no: Any) -> Any:

@@ -2,7 +2,7 @@
 
     attack = Square(queries=5000)
     state = attack.start(x, y, target, chain, threat, keys)
-    state = advance(attack, forward, state, threat, steps=attack.queries + 1)
+    state = run(attack, forward, state, threat, steps=attack.queries + 1)
 
 A step proposes a change of the best image so far, asks the model, and keeps it if the
 margin fell. The first query is the start itself: vertical stripes in linf, a grid of

@@ -5,7 +5,7 @@
 
 An attack sees only what all attacks before it failed to break, always starts from the
 clean image, and draws its randomness from the seed and the example's place in the data:
-results do not depend on the batch size, on the number of devices or, with a `state_dir`,
+results do not depend on the batch size, the number of devices or, with a `state_dir`,
 on how often the process is killed.
 """
 

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from robustvit.types import Images, Keys, Labels, PyTree
@@ -38,6 +39,6 @@ def fingerprint_of_data(images: Images, labels: Labels) -> str:
 
 
 def _add(digest: Any, leaf: Any) -> None:
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     digest.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())

@@ -30,7 +30,7 @@ def gather(
         raise ValueError("there is nothing to evaluate: no images were given")
     if len(parts) == 1:
         return parts[0]
-    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
 
 
 def _checked(images, labels):

@@ -55,7 +55,8 @@ class Ledger:
         self.chain = np.zeros(n, np.int16)
         self.attack = 0
         self.notes: dict[str, Any] = {}
-        self._folder = None if folder is None else Path(folder)
+        self._folder: Any = None if folder is None else Path(folder)
+        self.x_adv: Any
         self._saved = time.monotonic()
         if self._folder is None:
             self.x_adv = images.copy()

@@ -94,7 +94,7 @@ class OneAttack:
             return
         ledger = self.ledger
         ids = np.array([end.example for end in self._waiting])
-        x_adv = np.stack([end.x_adv for end in self._waiting])
+        x_adv = np.stack([np.asarray(end.x_adv) for end in self._waiting])
         self._check_inside(x_adv, ledger.images[ids])
         predictions = self.predict(x_adv, ids).argmax(-1)
         for end, image, prediction in zip(

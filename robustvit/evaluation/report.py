@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation.checks import Warning
 from robustvit.threat import ThreatModel, format_eps
 
@@ -38,7 +37,7 @@ class Report:
     """
 
     threat: ThreatModel
-    attacks: dict[str, SlotAttack]
+    attacks: dict[str, Any]
     seed: int
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)

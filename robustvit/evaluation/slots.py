@@ -72,7 +72,7 @@ class SlotRunner:
         self._forward, self._threat, self._key, self._mesh = forward, threat, key, mesh
         self._example = np.full(size, -1, np.int32)
         self._chain = np.zeros(size, np.int32)
-        self._state = None
+        self._state: Any = None
 
     def run(
         self, work: Work, data: Callable[[int, int], tuple[Any, ...]]
@@ -85,11 +85,15 @@ class SlotRunner:
         """
         while work or (self._example >= 0).any():
             self._fill(work, data)
-            # The devices' last results are needed before more can be decided.
-            self._state, *seen = _advance(
-                self.attack, self._mesh, self._forward, self._state, self._threat,
-                np.int32(self.attack.stride),
-            )  # fmt: skip
+            for _ in range(self.attack.stride):
+                # One step a program: inside a loop, XLA's CPU convolutions take five
+                # times as long.
+                self._state, seen = _step(
+                    self.attack, self._mesh, self._forward, self._state, self._threat
+                )
+                if jax.default_backend() == "cpu":
+                    # Virtual devices must not run ahead of one another.
+                    jax.block_until_ready(seen)
             yield from self._leave(*jax.device_get(seen))
 
     def _fill(self, work, data):
@@ -122,7 +126,7 @@ class SlotRunner:
         finished = np.flatnonzero(held & done)
         # Those that finished earlier have stood still since; count what was used.
         self.busy += int(iterations[finished].sum())
-        images = np.asarray(self._state.x_adv) if broken[finished].any() else None
+        images = np.asarray(self._state.x_adv if broken[finished].any() else ())
         for slot in finished:
             yield Finished(
                 example=int(self._example[slot]),
@@ -148,9 +152,9 @@ def _enter(attack, mesh, state, threat, key, entering, x, y, target, example, ch
 
 
 @partial(jax.jit, static_argnames=("attack", "mesh"), donate_argnames="state")
-def _advance(attack, mesh, forward, state, threat, steps):
-    """Some steps of every slot, and what the host wants to know of each."""
-    state = advance(attack, forward, state, threat, steps=steps)
+def _step(attack, mesh, forward, state, threat):
+    """One step of every slot, and what the host wants to know of each."""
+    state = advance(attack, forward, state, threat)
     state = lax.with_sharding_constraint(state, split(mesh))
     iterations = getattr(state, "it", jnp.ones_like(state.y))
-    return state, state.done, state.broken, iterations, attack.symptoms(state)
+    return state, (state.done, state.broken, iterations, attack.symptoms(state))

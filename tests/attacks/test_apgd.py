@@ -7,7 +7,8 @@ import pytest
 
 from robustvit import losses
 from robustvit.attacks import APGD, apgd, apgd_l1
-from robustvit.attacks.slots import advance, deterministic
+from robustvit.attacks.slots import deterministic
+from robustvit.attacks.slots import run as run_slots
 from robustvit.threat import ThreatModel
 from tests.attacks import reference
 
@@ -26,7 +27,7 @@ def run(attack, norm, forward=FORWARD, eps=None, keys=KEYS):
     attack = attack.resolve(norm, K)
     state = attack.start(X, Y, TARGET, ZERO, threat, keys)
     return jax.jit(
-        lambda s: advance(
+        lambda s: run_slots(
             attack, deterministic(forward), s, threat, steps=attack.steps + 3
         )
     )(state)
@@ -139,15 +140,15 @@ def test_slots_count_for_themselves():
     threat, attack = ThreatModel("linf", 0.02), APGD(steps=30).resolve("linf", K)
     forward = deterministic(FORWARD)
     fresh = attack.start(X, Y, TARGET, ZERO, threat, KEYS)
-    whole = advance(attack, forward, fresh, threat, steps=31)
-    state = advance(attack, forward, fresh, threat, steps=7)
+    whole = run_slots(attack, forward, fresh, threat, steps=31)
+    state = run_slots(attack, forward, fresh, threat, steps=7)
     late = np.arange(B) % 2 == 0
     state = jax.tree.map(
         lambda a, b: jnp.where(late.reshape((B,) + (1,) * (a.ndim - 1)), a, b),
         fresh,
         state,
     )
-    state = advance(attack, forward, state, threat, steps=31)
+    state = run_slots(attack, forward, state, threat, steps=31)
     np.testing.assert_array_equal(state.x_adv, whole.x_adv)
     np.testing.assert_array_equal(state.broken, whole.broken)
 

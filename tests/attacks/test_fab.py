@@ -7,7 +7,8 @@ import pytest
 
 from robustvit.attacks import FAB
 from robustvit.attacks.fab_projections import onto_plane
-from robustvit.attacks.slots import advance, deterministic
+from robustvit.attacks.slots import deterministic
+from robustvit.attacks.slots import run as run_slots
 from robustvit.threat import ThreatModel
 from tests.attacks import reference
 
@@ -23,7 +24,7 @@ def run(attack, forward, x, y, target, norm, *, chain=ZERO, eps=0.0):
     threat = ThreatModel(norm, eps)
     state = attack.start(x, y, target, chain, threat, KEYS[: len(x)])
     return jax.jit(
-        lambda s: advance(
+        lambda s: run_slots(
             attack, deterministic(forward), s, threat, steps=attack.steps + 2
         )
     )(state)

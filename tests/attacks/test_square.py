@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from robustvit.attacks import Square, square, square_bumps
-from robustvit.attacks.slots import advance, deterministic
+from robustvit.attacks.slots import deterministic
+from robustvit.attacks.slots import run as run_slots
 from robustvit.threat import ThreatModel
 from tests.attacks import reference
 
@@ -90,7 +91,7 @@ def test_stripes_are_vertical_and_the_margin_only_falls():
     y = np.asarray(forward(X, KEYS).argmax(-1), np.int32)
     x = 0.2 + 0.6 * X
     state = attack.start(x, y, ZERO, ZERO, threat, KEYS)
-    step = jax.jit(lambda s: advance(attack, forward, s, threat, steps=1))
+    step = jax.jit(lambda s: run_slots(attack, forward, s, threat, steps=1))
     state = step(state)
     delta = np.asarray(state.x_adv) - x
     np.testing.assert_allclose(np.abs(delta), 0.05, atol=1e-6)
@@ -109,7 +110,7 @@ def test_it_breaks_what_is_easy_to_break(norm):
     threat, attack = ThreatModel(norm, 3 * EPS[norm]), Square(queries=300)
     state = attack.start(X, y, ZERO, ZERO, threat, KEYS)
     state = jax.jit(
-        lambda s: advance(attack, deterministic(model), s, threat, steps=301)
+        lambda s: run_slots(attack, deterministic(model), s, threat, steps=301)
     )(state)
     assert state.done.all() and state.broken.mean() > 0.5
     wrong = np.asarray(model(state.x_adv).argmax(-1) != y)
