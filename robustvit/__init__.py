@@ -4,9 +4,8 @@ import robustvit as rv
 
 model, variables = rv.load_run("runs/quickstart")
 forward = rv.logits_fn(model, variables)          # images in [0, 1] -> logits
-attack = rv.LabelAttack(rv.PGD(steps=20, step_size=2 / 255), restarts=2)
 report = rv.evaluate(forward, images, labels, rv.ThreatModel("linf", 8 / 255),
-                     {"pgd-20": attack})
+                     rv.autoattack("standard"))
 report.robust_accuracy
 """
 
@@ -14,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustvit.attacks import PGD, LabelAttack, fgsm
-from robustvit.evaluation import Report, evaluate, logits_fn
+from robustvit.attacks import APGD, FAB, PGD, LabelAttack, Square, autoattack, fgsm
+from robustvit.evaluation import Randomized, Report, evaluate, logits_fn
 from robustvit.interop import load_hf, load_torch, save_torch
 from robustvit.models import create_model
 from robustvit.threat import ThreatModel
@@ -38,11 +37,16 @@ def load_run(workdir: str, step: int | str = "best") -> tuple[Any, dict[str, Any
 
 
 __all__ = [
+    "APGD",
+    "FAB",
     "PGD",
     "LabelAttack",
     "Outputs",
+    "Randomized",
     "Report",
+    "Square",
     "ThreatModel",
+    "autoattack",
     "create_model",
     "evaluate",
     "fgsm",

@@ -6,12 +6,17 @@ x_adv = attack(forward, images, labels, threat, keys)      # one restart
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import struct
 
 from robustvit import losses
 from robustvit.attacks.pgd import PGD
+from robustvit.attacks.slots import KeyedForward, fold
 from robustvit.threat import ThreatModel
 from robustvit.types import Forward, Images, Keys, Labels
 
@@ -68,6 +73,70 @@ class LabelAttack:
             return TARGETED[self.loss](logits, targets)
 
         return self.attack(loss_fn, images, threat, k_start)
+
+    # As a `SlotAttack` (see slots.py) it is one step long, which is the whole climb.
+
+    @property
+    def stride(self) -> int:
+        """Steps between two looks of the host."""
+        return 1
+
+    @property
+    def num_chains(self) -> int:
+        """One per restart."""
+        return self.restarts
+
+    def resolve(self, norm: str, num_classes: int) -> LabelAttack:
+        """With a loss that the classes allow."""
+        too_few = self.loss == "dlr" and num_classes < 3
+        return dataclasses.replace(self, loss="margin") if too_few else self
+
+    def rank(self, chain: int) -> int:
+        """Targets are drawn, not ranked."""
+        return 0
+
+    def passes(self, num_classes: int) -> tuple[int, int]:
+        """Forward and backward passes, per example."""
+        return self.attack.steps + 1, self.attack.steps
+
+    def symptoms(self, state: Any) -> dict[str, Any]:
+        """None are kept."""
+        return {}
+
+    def start(
+        self,
+        x: Images,
+        y: Labels,
+        target: Labels,
+        chain: Labels,
+        threat: ThreatModel,
+        keys: Keys,
+    ) -> State:
+        """Before the climb."""
+        no = jnp.zeros(len(x), bool)
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        return State(x=x, y=y, keys=keys, x_adv=x, done=no, broken=no)
+
+    def step(self, forward: KeyedForward, state: Any, threat: ThreatModel) -> Any:
+        """The climb, and a look at where it ended."""
+        k_climb, k_model, k_look = (fold(state.keys, i) for i in range(3))
+        x_adv = self(
+            lambda images: forward(images, k_model), state.x, state.y, threat, k_climb
+        )
+        broken = forward(x_adv, k_look).argmax(-1) != state.y
+        return state.replace(x_adv=x_adv, done=jnp.ones_like(broken), broken=broken)
+
+
+@struct.dataclass
+class State:
+    """Of one restart per slot; images (b, h, w, 3), the rest (b,)."""
+
+    x: Any
+    y: Any
+    keys: Any
+    x_adv: Any
+    done: Any
+    broken: Any
 
 
 def wrong_classes(keys: Keys, labels: Labels, num_classes: int) -> Labels:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from robustvit.attacks import LabelAttack
+from robustvit.evaluation.checks import Warning
 from robustvit.threat import ThreatModel, format_eps
 
 SCHEMA = 1
@@ -30,10 +30,14 @@ class Report:
       broken_by: int (n,); 0 wrong without an attack, i the i-th attack, -1 robust.
       seconds: wall time, compilation included.
       class_names: may be empty.
+      warnings: reasons to doubt the numbers.
+      fingerprints: of the "model" and the "data".
+      effort: by attack, "seconds", "forwards" and "backwards" (passes of the model, in
+        examples), "slots", and how many steps of them were "busy_steps".
     """
 
     threat: ThreatModel
-    attacks: dict[str, LabelAttack]
+    attacks: dict[str, Any]
     seed: int
     images: np.ndarray = field(repr=False)
     labels: np.ndarray = field(repr=False)
@@ -43,6 +47,9 @@ class Report:
     broken_by: np.ndarray = field(repr=False)
     seconds: float
     class_names: tuple[str, ...] = ()
+    warnings: tuple[Warning, ...] = ()
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    effort: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def clean_accuracy(self) -> float:
@@ -84,7 +91,10 @@ class Report:
                 "eps_float": float(self.threat.eps),
             },
             "attacks": {name: asdict(attack) for name, attack in self.attacks.items()},
+            "warnings": [asdict(warning) for warning in self.warnings],
+            "fingerprints": self.fingerprints,
             "seed": self.seed,
+            "effort": self.effort,
             "seconds": round(self.seconds, 2),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             "versions": {"jax": jax.__version__, "numpy": np.__version__},
@@ -115,6 +125,7 @@ class Report:
         for name, value in lines:
             low, high = wilson(value, n)
             text.append(f"  {name:<12} {value:7.2%}   [{low:.2%}, {high:.2%}]")
+        text += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(text)
 
 
