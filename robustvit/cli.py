@@ -99,7 +99,22 @@ def _add_eval(commands):
     add = evaluate.add_argument
     add("--workdir", required=True, help="folder of the run (may be gs://...)")
     add("--checkpoint", default="best", help="best, latest or a step; default: best")
-    add("--attack", default="pgd", choices=("clean", "fgsm", "pgd"))
+    add(
+        "--attack",
+        default="pgd",
+        choices=(
+            "clean", "fgsm", "pgd", "autoattack",
+            "apgd-ce", "apgd-t", "fab-t", "square",
+        ),
+        help="default: pgd; a number to publish wants autoattack, which can be killed "
+        "and goes on with the same command",
+    )  # fmt: skip
+    add(
+        "--version",
+        default="standard",
+        choices=("standard", "plus", "rand"),
+        help="of autoattack; default: standard",
+    )
     add("--steps", type=int, default=20, help="of pgd; default: 20")
     add("--step-size", help="like --eps; default: 2.5 eps / steps")
     add("--restarts", type=int, default=1, help="an example falls if any run breaks it")
@@ -211,10 +226,15 @@ def _eval(args, _):
         step_size=args.step_size,
         restarts=args.restarts,
         loss=args.loss,
+        version=args.version,
     )
+    path = args.report or commands.default_report_path(
+        args.workdir, args.attack, threat
+    )
+    resumable = args.attack not in ("clean", "fgsm", "pgd")
     commands.evaluate_run(
         args.workdir,
-        args.report or commands.default_report_path(args.workdir, args.attack, threat),
+        path,
         threat=threat,
         attacks=attacks,
         split=args.split,
@@ -222,6 +242,7 @@ def _eval(args, _):
         checkpoint=args.checkpoint,
         batch_size=args.batch_size,
         data_dir=args.data_dir,
+        state_dir=path.with_suffix(".state") if resumable else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import jax
 
 from robustvit import runs
 from robustvit.analysis.figures import save_curves
-from robustvit.attacks import PGD, LabelAttack, fgsm
+from robustvit.attacks import PGD, LabelAttack, autoattack, fgsm
+from robustvit.attacks.autoattack import STANDARD
+from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation import Report, evaluate, logits_fn
 from robustvit.threat import ThreatModel, format_eps, parse_eps
 from robustvit.training.loop import fit
@@ -51,12 +54,13 @@ def evaluate_run(
     path: Path,
     *,
     threat: ThreatModel,
-    attacks: dict[str, LabelAttack],
+    attacks: Mapping[str, SlotAttack],
     split: str | None,
     seed: int,
     checkpoint: str = "best",
     batch_size: int = 128,
     data_dir: str | None = None,
+    state_dir: Path | None = None,
 ) -> Report:
     """Evaluate a checkpoint on a split, and write `path` and a picture beside it."""
     model, variables, config, step = runs.open_run(workdir, checkpoint)
@@ -72,6 +76,7 @@ def evaluate_run(
         batch_size=batch_size,
         class_names=runs.open_data(config, chosen).class_names,
         progress=sys.stderr.isatty(),
+        state_dir=state_dir,
     )
     report.to_json(
         path, workdir=workdir, step=step, dataset=config.data.name, split=chosen
@@ -91,8 +96,13 @@ def attacks_from_flags(
     step_size: str | None,
     restarts: int,
     loss: str,
-) -> dict[str, LabelAttack]:
+    version: str = "standard",
+) -> Mapping[str, SlotAttack]:
     """The attacks that `robustvit eval` was asked for."""
+    if name == "autoattack":
+        return autoattack(version)
+    if name in STANDARD:
+        return {name: STANDARD[name]}
     size = None if step_size is None else parse_eps(step_size, norm="l2")
     if name == "clean":
         return {}
