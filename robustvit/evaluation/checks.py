@@ -21,6 +21,7 @@ SAME_BATCH = 1e-3  # the same across batch sizes, which round differently
 SQUARE_GAIN = 0.002  # accuracy that only Square took away
 BLIND = 0.01  # share of failed climbs without a gradient
 FLAT = 0.1  # share of failed climbs that never left the first loss
+FEWEST = 5  # such climbs; fewer may be chance
 PROBABILITY = 1e-5
 
 Logits = np.ndarray
@@ -100,8 +101,9 @@ def of_climbs(failed: Mapping[str, Mapping[str, int]]) -> list[Warning]:
             ("zero-gradient", BLIND, "began without any gradient"),
             ("plateau", FLAT, "never got above the loss that they began with"),
         ):
-            share = counts.get(symptom, 0) / total
-            if share > limit:
+            seen = counts.get(symptom, 0)
+            share = seen / total
+            if share > limit and seen >= FEWEST:
                 text = (
                     f"{share:.0%} of the runs of {name} that broke nothing {text}: "
                     "gradients seem to be masked, so robustness may be overestimated"

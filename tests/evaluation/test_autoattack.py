@@ -71,14 +71,14 @@ def test_linear_models_have_exactly_known_robustness(norm):
 
 def test_slots_and_devices_change_nothing(monkeypatch):
     forward = reference.mlp(K, IMAGES.shape[1:])
-    images = RNG.uniform(size=IMAGES.shape).astype(np.float32)
+    images = RNG.uniform(size=(20, *IMAGES.shape[1:])).astype(np.float32)
     labels = np.asarray(forward(images).argmax(-1))
     threat = rv.ThreatModel("l2", 0.25)
 
     def look(batch_size):
         report = rv.evaluate(
-            forward, images, labels, threat, short(), batch_size=batch_size,
-            progress=False, seed=3,
+            forward, images, labels, threat, short(queries=20, steps=8),
+            batch_size=batch_size, progress=False, seed=3,
         )  # fmt: skip
         return report.broken_by
 
