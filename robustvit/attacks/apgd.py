@@ -31,7 +31,6 @@ from robustvit.attacks.climbing import (
     LOSSES,
     is_zero,
     norm2,
-    symptoms,
     value_and_gradient,
 )
 from robustvit.attacks.slots import KeyedForward, choose, fold, per_example
@@ -112,7 +111,10 @@ class APGD:
 
     def symptoms(self, state: Any) -> dict[str, Any]:
         """Signs of a loss that cannot be climbed, (b,) each."""
-        return symptoms(state)
+        found = {"zero-gradient": state.blind}
+        if isinstance(state, apgd_l1.State):
+            return found  # whose later stages may begin at their optimum
+        return {**found, "plateau": state.loss_best <= state.loss_first}
 
     def start(
         self,
