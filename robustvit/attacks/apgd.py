@@ -31,7 +31,6 @@ from robustvit.attacks.climbing import (
     LOSSES,
     is_zero,
     norm2,
-    symptoms,
     value_and_gradient,
 )
 from robustvit.attacks.slots import KeyedForward, choose, fold, per_example
@@ -112,7 +111,10 @@ class APGD:
 
     def symptoms(self, state: Any) -> dict[str, Any]:
         """Signs of a loss that cannot be climbed, (b,) each."""
-        return symptoms(state)
+        found = {"zero-gradient": state.blind}
+        if isinstance(state, apgd_l1.State):
+            return found  # whose later stages may begin at their optimum
+        return {**found, "plateau": state.loss_best <= state.loss_first}
 
     def start(
         self,
@@ -263,7 +265,7 @@ def _review(steps, state, gradient):
 
 def _move(state, origin, gradient, threat):
     """A projected step, averaged with the previous move, projected again."""
-    project = _project_linf if threat.norm == "linf" else _project_l2
+    project = _project_l2 if threat.norm == "l2" else lambda z, x, t: t.project(z, x)
     size = per_example(state.step_size)
     if threat.norm == "linf":
         direction = jnp.sign(gradient)
@@ -273,10 +275,6 @@ def _move(state, origin, gradient, threat):
     z = project(origin + size * direction, state.x, threat)
     mixed = origin + a * (z - origin) + (1 - a) * (origin - state.x_old)
     return project(mixed, state.x, threat)
-
-
-def _project_linf(x_adv, x, threat):
-    return threat.project(x_adv, x)
 
 
 def _project_l2(x_adv, x, threat):

@@ -48,7 +48,6 @@ class State:
     done: Any
     broken: Any
     step_size: Any
-    loss_first: Any  # of this stage
     loss_best: Any
     blind: Any  # the gradient at a stage's start was zero
     density: Any  # share of the pixels that a step moves
@@ -110,7 +109,6 @@ def initial_state(
         done=no,
         broken=no,
         step_size=zeros,
-        loss_first=zeros,
         loss_best=zeros,
         blind=no,
         density=zeros,
@@ -136,7 +134,7 @@ def step(attack: Any, forward: KeyedForward, state: Any, threat: ThreatModel) ->
         state.target,
         fold(state.keys, state.it),
     )
-    state = _enter_stage(state, first, eps, loss, gradient)
+    state = _enter_stage(state, first, eps, gradient)
     better = loss > state.loss_best
     state = state.replace(
         x_best=choose(better, state.x_adv, state.x_best),
@@ -163,10 +161,9 @@ def step(attack: Any, forward: KeyedForward, state: Any, threat: ThreatModel) ->
     )
 
 
-def _enter_stage(state, first, eps, loss, gradient):
+def _enter_stage(state, first, eps, gradient):
     changed = _num_changed(state.x_adv, state.x)
     return state.replace(
-        loss_first=jnp.where(first, loss, state.loss_first),
         loss_best=jnp.where(first, -jnp.inf, state.loss_best),
         blind=jnp.where(first, is_zero(gradient), state.blind),
         step_size=jnp.where(first, eps, state.step_size),

@@ -73,11 +73,3 @@ def norm2(delta: Any) -> Any:
 def is_zero(gradient: Any) -> Any:
     """Which examples have no gradient at all, (b,)."""
     return ~jnp.any(gradient != 0, (1, 2, 3))
-
-
-def symptoms(state: Any) -> dict[str, Any]:
-    """What a climb that failed shows of the loss, (b,) each."""
-    return {
-        "zero-gradient": state.blind,
-        "plateau": state.loss_best <= state.loss_first,
-    }
