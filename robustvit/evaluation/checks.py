@@ -21,7 +21,7 @@ SAME_BATCH = 1e-3  # the same across batch sizes, which round differently
 SQUARE_GAIN = 0.002  # accuracy that only Square took away
 BLIND = 0.01  # share of failed climbs without a gradient
 FLAT = 0.1  # share of failed climbs that never left the first loss
-FEWEST = 5  # such climbs; fewer may be chance
+FEWEST = 5  # such climbs that count; fewer may be chance
 PROBABILITY = 1e-5
 
 Logits = np.ndarray
@@ -97,13 +97,13 @@ def of_climbs(failed: Mapping[str, Mapping[str, int]]) -> list[Warning]:
     found = []
     for name, counts in failed.items():
         total = max(counts.get("chains", 0), 1)
-        for symptom, limit, text in (
-            ("zero-gradient", BLIND, "began without any gradient"),
-            ("plateau", FLAT, "never got above the loss that they began with"),
+        for symptom, limit, fewest, text in (
+            ("zero-gradient", BLIND, 1, "began without any gradient"),
+            ("plateau", FLAT, FEWEST, "never got above the loss that they began with"),
         ):
             seen = counts.get(symptom, 0)
             share = seen / total
-            if share > limit and seen >= FEWEST:
+            if share > limit and seen >= fewest:
                 text = (
                     f"{share:.0%} of the runs of {name} that broke nothing {text}: "
                     "gradients seem to be masked, so robustness may be overestimated"
