@@ -41,7 +41,8 @@ def arguments(what: str, table: Mapping[str, Callable], name: str) -> frozenset[
 
 def check(what: str, value: str, known: Iterable[str]) -> None:
     """Raise ValueError if `value` is none of `known`."""
-    if value not in (known := list(known)):
+    known = list(known)
+    if value not in known:
         raise ValueError(f"{what}={value!r} is not one of {', '.join(known)}")
 
 

@@ -161,10 +161,7 @@ def build_model(c: Config) -> Any:
     for key in ("mean", "std", "bn_group"):
         if not args.get(key):
             args.pop(key, None)
-    if args["dtype"] not in DTYPES:
-        raise ValueError(
-            f"model.args.dtype={args['dtype']!r} is not one of {', '.join(DTYPES)}"
-        )
+    lookup.check("model.args.dtype", args["dtype"], DTYPES)
     args["dtype"] = DTYPES[args["dtype"]]
     if "image_size" in fields:
         args.setdefault("image_size", c.data.image_size)

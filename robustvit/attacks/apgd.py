@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from robustvit import lookup
 from robustvit.attacks import apgd_l1
 from robustvit.attacks.climbing import (
     FEWEST_CLASSES,
@@ -67,8 +68,7 @@ class APGD:
     samples: int = 1
 
     def __post_init__(self):
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss={self.loss!r} is not one of {', '.join(LOSSES)}")
+        lookup.check("loss", self.loss, LOSSES)
         for name in ("steps", "restarts", "targets", "samples"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from robustvit.models.attention import ClassAttention
+from robustvit.models.convolutions import classify
 from robustvit.models.layers import (
     DropPath,
     LayerNorm,
@@ -96,10 +97,13 @@ class CaiT(nn.Module):
                 name=f"blocks_token_only_{i}",
             )(cls, x)
         z = LayerNorm(name="norm")(jnp.concatenate([cls, x], axis=1))
-        logits = z[:, 0]
-        if self.num_classes:
-            head = nn.Dense(self.num_classes, kernel_init=linear_init, name="head")
-            logits = head(logits)
+        logits = classify(
+            z[:, 0],
+            self.num_classes,
+            name="head",
+            init=linear_init,
+            bias_init=nn.initializers.zeros,
+        )
         return Outputs(logits=logits, features=z, hidden=tuple(hidden))
 
     def _positions(self, grid):

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from robustvit.models.conv_gradient import conv_general_dilated
 from robustvit.models.convolutions import (
     Maps,
     MapsOut,
@@ -128,6 +129,7 @@ class PatchEmbed(nn.Module):
             (self.size, self.size),
             (self.size, self.size),
             kernel_init=torch_conv_init,
+            conv_general_dilated=conv_general_dilated,
             bias_init=torch_bias_init(3 * self.size**2),
             dtype=self.dtype,
             name="proj",

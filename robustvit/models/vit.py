@@ -26,6 +26,7 @@ from jaxtyping import Float
 
 from robustvit import lookup
 from robustvit.models.conv_gradient import conv_general_dilated
+from robustvit.models.convolutions import classify
 from robustvit.models.layers import (
     LN_EPS,
     DropPath,
@@ -156,10 +157,13 @@ class ViT(nn.Module):
             hidden.append(x)
 
         z = LayerNorm(self.norm_eps, name="norm")(x)[:, :length]  # float32 from here on
-        logits = z[:, 0]
-        if self.num_classes:
-            head = nn.Dense(self.num_classes, kernel_init=linear_init, name="head")
-            logits = head(logits)
+        logits = classify(
+            z[:, 0],
+            self.num_classes,
+            name="head",
+            init=linear_init,
+            bias_init=nn.initializers.zeros,
+        )
         return Outputs(logits=logits, features=z, hidden=tuple(hidden))
 
     def _embed(self, x):

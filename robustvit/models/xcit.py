@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Float
 
 from robustvit.models.attention import ClassAttention
-from robustvit.models.convolutions import conv
+from robustvit.models.convolutions import classify, conv
 from robustvit.models.depthwise import DepthwiseConv3x3
 from robustvit.models.layers import (
     BatchNorm,
@@ -116,10 +116,13 @@ class XCiT(nn.Module):
                 name=f"cls_attn_blocks_{i}",
             )(z)
         z = LayerNorm(name="norm")(z)  # float32 from here on
-        logits = z[:, 0]
-        if self.num_classes:
-            head = nn.Dense(self.num_classes, kernel_init=linear_init, name="head")
-            logits = head(logits)
+        logits = classify(
+            z[:, 0],
+            self.num_classes,
+            name="head",
+            init=linear_init,
+            bias_init=nn.initializers.zeros,
+        )
         return Outputs(logits=logits, features=z, hidden=tuple(hidden))
 
 

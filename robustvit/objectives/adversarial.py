@@ -14,12 +14,11 @@ from typing import Any
 
 import jax
 
-from robustvit import losses
+from robustvit import lookup, losses
 from robustvit.attacks import PGD
 from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
-    check_choice,
     climb,
     train_logits,
     unpack,
@@ -55,9 +54,9 @@ def adversarial(
     Raises:
       ValueError: for an option that does not exist.
     """
-    check_choice("attack_loss", attack_loss, ATTACK_LOSSES)
-    check_choice("attack_bn", attack_bn, ATTACK_BN)
-    check_choice("clean_forward", clean_forward, CLEAN_FORWARD)
+    lookup.check("attack_loss", attack_loss, ATTACK_LOSSES)
+    lookup.check("attack_bn", attack_bn, ATTACK_BN)
+    lookup.check("clean_forward", clean_forward, CLEAN_FORWARD)
 
     def perturb(state, batch, threat, key):
         labels = batch["label"]

@@ -95,12 +95,6 @@ def unpack(x_adv: Images | Perturbed, state: TrainState) -> tuple[Images, PyTree
     return x_adv, state.batch_stats
 
 
-def check_choice(what: str, got: str, known: tuple[str, ...]) -> None:
-    """Refuse an option that is not one of `known`."""
-    if got not in known:
-        raise ValueError(f"{what}={got!r} is not one of {', '.join(known)}")
-
-
 def accuracy(logits: Logits, labels: Labels) -> jax.Array:
     """Share of the batch whose largest logit is its label."""
     return (logits.argmax(-1) == labels).mean()

@@ -14,12 +14,11 @@ from typing import Any
 
 import jax
 
-from robustvit import losses
+from robustvit import lookup, losses
 from robustvit.attacks import PGD
 from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
-    check_choice,
     climb,
     eval_logits,
     train_logits,
@@ -50,7 +49,7 @@ def trades(
     """
     if beta < 0:
         raise ValueError(f"beta={beta} must not be negative")
-    check_choice("attack_bn", attack_bn, ATTACK_BN)
+    lookup.check("attack_bn", attack_bn, ATTACK_BN)
 
     def perturb(state, batch, threat, key):
         k_target, k_climb = jax.random.split(key)
