@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from robustvit.models.positions import resize_positions
+from robustvit.models.positions import resize_table
 
 
 def fitted(
@@ -47,10 +47,8 @@ def _positions(tensor, shape, method):
         return None
     if prefix != shape[1] - new**2 or prefix > 1:
         return None
-    grid = np.asarray(tensor[0, prefix:], np.float32).reshape(old, old, -1)
-    resized = np.asarray(resize_positions(grid, (new, new), method))
-    resized = resized.reshape(1, new**2, -1)
-    return np.concatenate([tensor[:, :prefix], resized], axis=1)
+    table = np.asarray(tensor, np.float32)
+    return np.asarray(resize_table(table, (new, new), method))
 
 
 def _first_layer(key, kernel, shape):

@@ -26,7 +26,7 @@ from robustvit.models.layers import (
     linear_init,
     materialize,
 )
-from robustvit.models.positions import resize_positions
+from robustvit.models.positions import resize_table
 from robustvit.models.statistics import IMAGENET
 from robustvit.models.vit import PatchEmbed
 from robustvit.types import AnyArray, Inputs, Outputs, Tokens
@@ -110,10 +110,7 @@ class CaiT(nn.Module):
         """(1, h * w, d) for a grid (h, w) of patches."""
         native = self.image_size // self.patch_size
         table = self.param("pos_embed", linear_init, (1, native**2, self.dim))
-        if grid == (native, native):
-            return table
-        patches = table.reshape(native, native, self.dim)
-        return resize_positions(patches, grid, "antialias").reshape(1, -1, self.dim)
+        return resize_table(table, grid, "antialias")
 
 
 class Block(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -51,6 +52,25 @@ def fourier_features(length: int) -> Float[Array, "n 32"]:
     period = TEMPERATURE ** (2 * (k // 2) / CHANNELS)
     angle = position[:, None] / period  # (n, 32)
     return jnp.where(k % 2 == 0, jnp.sin(angle), jnp.cos(angle))
+
+
+def resize_table(
+    table: Float[AnyArray, "1 n d"], grid: tuple[int, int], method: str
+) -> Float[AnyArray, "1 m d"]:
+    """A position embedding of a square grid, for another; a class token's row stays.
+
+    Args:
+      table: row by row; one row more than a square of them is the class token's, first.
+      grid: (i, j), the grid that is wanted.
+      method: see `resize_positions`.
+    """
+    native = math.isqrt(table.shape[1])
+    if grid == (native, native):
+        return table
+    prefix = table.shape[1] - native**2
+    patches = table[0, prefix:].reshape(native, native, -1)
+    patches = resize_positions(patches, grid, method).reshape(1, -1, table.shape[-1])
+    return jnp.concatenate([table[:, :prefix], patches], axis=1)
 
 
 def resize_positions(

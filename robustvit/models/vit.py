@@ -41,7 +41,7 @@ from robustvit.models.layers import (
     torch_bias_init,
     torch_conv_init,
 )
-from robustvit.models.positions import RESIZE_METHODS, resize_positions
+from robustvit.models.positions import RESIZE_METHODS, resize_table
 from robustvit.types import AnyArray, Inputs, Outputs, Tokens
 
 # (index of the block, its output) -> what the next block reads.
@@ -191,12 +191,7 @@ class ViT(nn.Module):
         prefix = int(self.cls_position)
         shape = (1, prefix + native**2, self.dim)
         table = self.param("pos_embed", linear_init, shape)
-        if grid == (native, native):
-            return table
-        patches = table[:, prefix:].reshape(native, native, self.dim)
-        patches = resize_positions(patches, grid, self.position_resize)
-        patches = patches.reshape(1, -1, self.dim)
-        return jnp.concatenate([table[:, :prefix], patches], axis=1)
+        return resize_table(table, grid, self.position_resize)
 
 
 class PatchEmbed(nn.Module):
