@@ -166,6 +166,6 @@ def _propose_linf(state, sizes, threat, keys):
         return stripes.astype(jnp.float32), inside * signs.astype(jnp.float32)
 
     stripes, change = jax.vmap(draw)(keys, side)
-    first = state.x + threat.eps * stripes
-    later = state.x_adv + 2 * threat.eps * change
+    first = state.x + threat.radius * stripes
+    later = state.x_adv + 2 * threat.radius * change
     return threat.project(choose(state.it == 0, first, later), state.x)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustvit.attacks.slots import choose, per_example
+from robustvit.attacks.slots import choose
 from robustvit.threat import ThreatModel
 from robustvit.types import Images, Keys
 
@@ -36,18 +36,17 @@ def propose(state: Any, sizes: np.ndarray, threat: ThreatModel, keys: Keys) -> I
     table = jnp.asarray(_table(kinds, shape[:2], threat.norm))
     kind = jnp.searchsorted(jnp.asarray(kinds), side)
 
-    def move(key, delta, side, kind):
-        return _move(key, delta, side, table[kind], threat)
+    def move(key, delta, side, kind, eps):
+        return _move(key, delta, side, table[kind], ThreatModel(threat.norm, eps))
 
-    moved = jax.vmap(move)(keys, state.x_adv - state.x, side, kind)
+    eps = jnp.broadcast_to(threat.eps, side.shape)
+    moved = jax.vmap(move)(keys, state.x_adv - state.x, side, kind, eps)
     delta = choose(state.it == 0, start, moved)
     if threat.norm == "l1":
-        inside = ThreatModel(
-            "l1", per_example(jnp.full(len(side), INSIDE) * threat.eps)
-        )
+        inside = ThreatModel("l1", INSIDE * eps)
         return inside.project(state.x + delta, state.x)
     size = jnp.sqrt(jnp.sum(delta**2, (1, 2, 3), keepdims=True))
-    return jnp.clip(state.x + threat.eps * delta / (size + TINY), 0.0, 1.0)
+    return jnp.clip(state.x + threat.radius * delta / (size + TINY), 0.0, 1.0)
 
 
 def window(key: Any, side: Any, height: int, width: int) -> tuple[Any, Any]:

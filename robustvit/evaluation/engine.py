@@ -152,7 +152,9 @@ class _Evaluation:
             self.predict.batch_size, len(one.work), attack.num_chains, self.mesh.size
         )
         key = jax.random.fold_in(self.key, number)
-        runner = SlotRunner(attack, self.forward, self.threat, key, self.mesh, size)
+        runner = SlotRunner(
+            attack, self.forward, self.threat.norm, key, self.mesh, size
+        )
         one.run(runner, progress=progress, num_classes=self.num_classes)
 
     def audit(self):

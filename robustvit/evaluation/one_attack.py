@@ -78,7 +78,8 @@ class OneAttack:
         """Image, label and target of one chain of one example."""
         ledger, rank = self.ledger, self.attack.rank(chain)
         target = ledger.ranks[example, rank]
-        return ledger.images[example], ledger.labels[example], target
+        eps = float(self.threat.eps)
+        return ledger.images[example], ledger.labels[example], target, eps
 
     def _go_on(self, end):
         """To the example's next chain, or to the end of this attack."""
