@@ -41,7 +41,7 @@ class OneAttack:
         self.threat, self.ledger, self.predict = threat, ledger, predict
         if ledger.attack != number:
             ledger.attack, ledger.chain[:] = number, 0
-        self.standing = np.flatnonzero(ledger.broken_by == -1)
+        self.standing = np.flatnonzero(self._takes())
         # By chain, so that the last round of the slots is short.
         left = self.standing[ledger.chain[self.standing] < attack.num_chains]
         self.work = deque((int(i), int(ledger.chain[i])) for i in left)
@@ -65,7 +65,7 @@ class OneAttack:
                         self._go_on(end)
                     else:
                         self._waiting.append(end)
-                    if len(self._waiting) == self.predict.batch_size:
+                    if self._should_store():
                         self._store()
                     ledger.save_if_due()
                 self._store()
@@ -74,12 +74,27 @@ class OneAttack:
         ledger.chain[:] = 0
         ledger.save()
 
+    @property
+    def group_size(self) -> int:
+        """Images that are looked at again together."""
+        return self.predict.batch_size
+
+    def _should_store(self):
+        return len(self._waiting) == self.group_size
+
+    def _takes(self):
+        """Which examples are attacked, bool (n,)."""
+        return self.ledger.broken_by == -1
+
+    def _eps(self, example):
+        return float(self.threat.eps)
+
     def _row(self, example, chain):
-        """Image, label and target of one chain of one example."""
-        ledger, rank = self.ledger, self.attack.rank(chain)
-        target = ledger.ranks[example, rank]
-        eps = float(self.threat.eps)
-        return ledger.images[example], ledger.labels[example], target, eps
+        """Image, label, target and eps of one chain of one example."""
+        ledger = self.ledger
+        target = ledger.ranks[example, self.attack.rank(chain)]
+        image, label = ledger.images[example], ledger.labels[example]
+        return image, label, target, self._eps(example)
 
     def _go_on(self, end):
         """To the example's next chain, or to the end of this attack."""
@@ -97,18 +112,26 @@ class OneAttack:
         ids = np.array([end.example for end in self._waiting])
         x_adv = np.stack([np.asarray(end.x_adv) for end in self._waiting])
         self._check_inside(x_adv, ledger.images[ids])
-        predictions = self.predict(x_adv, ids).argmax(-1)
-        for end, image, prediction in zip(
-            self._waiting, x_adv, predictions, strict=True
-        ):
-            if prediction == ledger.labels[end.example]:
-                self._go_on(end)
-                continue
-            ledger.x_adv[end.example] = image
-            ledger.adversarial_predictions[end.example] = prediction
-            ledger.broken_by[end.example] = self.number
-            self._bar.update()
+        predictions = self._predict(x_adv, ids).argmax(-1)
+        wrong = predictions != ledger.labels[ids]
+        for end in (self._waiting[i] for i in np.flatnonzero(~wrong)):
+            self._go_on(end)
+        self._waiting = [self._waiting[i] for i in np.flatnonzero(wrong)]
+        self._keep(ids[wrong], x_adv[wrong], predictions[wrong])
         self._waiting = []
+
+    def _predict(self, images, ids):
+        return self.predict(images, ids, batch_size=self.group_size)
+
+    def _keep(self, ids, x_adv, predictions):
+        """Write down examples that are broken."""
+        ledger = self.ledger
+        ledger.x_adv[ids] = x_adv
+        ledger.adversarial_predictions[ids] = predictions
+        ledger.broken_by[ids] = self.number
+        distance = self.threat.distance(x_adv, ledger.images[ids])
+        ledger.radius[ids] = np.minimum(distance, self.threat.eps)
+        self._bar.update(len(ids))
 
     def _check_inside(self, x_adv, x):
         distance = float(np.max(self.threat.distance(x_adv, x)))
