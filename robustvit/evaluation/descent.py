@@ -4,7 +4,7 @@ An example that withstood eps withstands less; one that was broken is attacked a
 just below the smallest perturbation that is known to break it, until every attack has
 failed there once. What failed at a larger eps is not tried at a smaller one.
 
-    for name, attack in descending(attacks):
+    for name, attack in descending(attacks, threat.norm):
         Descent(number, name, attack, threat, ledger, predict, points=32).run(runner)
     ledger.radius                        # (n,); accuracy at e is the share above e
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from robustvit.attacks import APGD
+from robustvit.attacks import APGD, FAB
 from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation.one_attack import OneAttack
 
@@ -24,10 +24,17 @@ HALVINGS = 6  # of the way from a clean image to an adversarial one
 SLACK = 1e-6  # of a radius, which is a rounded number
 
 
-def descending(attacks: Mapping[str, SlotAttack]) -> list[tuple[str, SlotAttack]]:
-    """Those worth their cost at every eps (APGD, where there is one), newly named."""
-    climbers = {name: one for name, one in attacks.items() if isinstance(one, APGD)}
-    return [(f"{k}, smaller eps", one) for k, one in (climbers or attacks).items()]
+def descending(
+    attacks: Mapping[str, SlotAttack], norm: str
+) -> list[tuple[str, SlotAttack]]:
+    """Those worth their cost at every eps, newly named.
+
+    APGD, which is nearly all of AutoAttack's strength; in l1, where it spreads what is
+    best spent on few pixels, FAB as well; other attacks where neither is asked for.
+    """
+    kinds = (APGD, FAB) if norm == "l1" else APGD
+    chosen = {name: one for name, one in attacks.items() if isinstance(one, kinds)}
+    return [(f"{k}, smaller eps", one) for k, one in (chosen or attacks).items()]
 
 
 def grid(eps: float, points: int) -> np.ndarray:

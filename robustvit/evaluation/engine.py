@@ -170,7 +170,9 @@ class _Evaluation:
         plan: list[Any] = [(OneAttack, *item) for item in self.attacks.items()]
         if self.curve:
             descent = partial(Descent, points=self.curve)
-            plan += [(descent, *item) for item in descending(self.attacks)]
+            plan += [
+                (descent, *item) for item in descending(self.attacks, self.threat.norm)
+            ]
         return plan
 
     def attack(self, kind, number, name, attack, progress):

@@ -12,11 +12,12 @@ POINTS = 16
 
 def evaluate(norm, **options):
     eps = min(float(np.quantile(exact_radius(norm), 0.7)), 0.39)
-    steps = 60 if norm == "l1" else 25  # in three stages
     attacks = {
-        "apgd-ce": rv.APGD(steps=steps),
-        "apgd-t": rv.APGD("targeted_dlr", steps=steps, targets=4),
+        "apgd-ce": rv.APGD(steps=25),
+        "apgd-t": rv.APGD("targeted_dlr", steps=25, targets=4),
     }
+    if norm == "l1":
+        attacks["fab-t"] = rv.FAB(steps=25)
     return rv.evaluate(
         linear, IMAGES, LABELS, rv.ThreatModel(norm, eps), attacks, progress=False,
         **{"curve": POINTS, "batch_size": 16, **options},
