@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -32,7 +32,8 @@ def save_picture(report: Report, path: Path, rows: int) -> None:
     grid = (SIZE + 0.25) * height + 0.3
     figure = Figure(figsize=(3 * columns * SIZE + 0.4, CHARTS + grid))
     figure.set_layout_engine("constrained")
-    charts, examples = figure.subfigures(2, 1, height_ratios=(CHARTS, grid))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(CHARTS, grid))
+    charts, examples = parts
     axes = charts.subplots(1, 2 if report.curve else 1, squeeze=False)[0]
     _draw_accuracies(report, axes[0])
     if report.curve:
