@@ -76,7 +76,7 @@ class Descent(OneAttack):
         ledger = self.ledger
         x, labels = ledger.images[ids], ledger.labels[ids]
         low, high = np.zeros(len(ids), np.float32), np.ones(len(ids), np.float32)
-        for _ in range(HALVINGS if len(ids) else 0):
+        for _ in range(HALVINGS):
             middle = (low + high) / 2
             between = x + middle[:, None, None, None] * (x_adv - x)
             wrong = self._predict(between, ids).argmax(-1) != labels

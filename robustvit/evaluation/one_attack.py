@@ -117,7 +117,8 @@ class OneAttack:
         for end in (self._waiting[i] for i in np.flatnonzero(~wrong)):
             self._go_on(end)
         self._waiting = [self._waiting[i] for i in np.flatnonzero(wrong)]
-        self._keep(ids[wrong], x_adv[wrong], predictions[wrong])
+        if wrong.any():
+            self._keep(ids[wrong], x_adv[wrong], predictions[wrong])
         self._waiting = []
 
     def _predict(self, images, ids):
