@@ -75,10 +75,10 @@ class OneAttack:
         ledger.save()
 
     def _row(self, example, chain):
-        """Image, label and target of one chain of one example."""
+        """Image, label, target and place of one chain of one example."""
         ledger, rank = self.ledger, self.attack.rank(chain)
         target = ledger.ranks[example, rank]
-        return ledger.images[example], ledger.labels[example], target
+        return ledger.images[example], ledger.labels[example], target, ledger.ids[example]
 
     def _go_on(self, end):
         """To the example's next chain, or to the end of this attack."""
@@ -93,10 +93,10 @@ class OneAttack:
         if not self._waiting:
             return
         ledger = self.ledger
-        ids = np.array([end.example for end in self._waiting])
+        rows = np.array([end.example for end in self._waiting])
         x_adv = np.stack([np.asarray(end.x_adv) for end in self._waiting])
-        self._check_inside(x_adv, ledger.images[ids])
-        predictions = self.predict(x_adv, ids).argmax(-1)
+        self._check_inside(x_adv, ledger.images[rows])
+        predictions = self.predict(x_adv, ledger.ids[rows]).argmax(-1)
         for end, image, prediction in zip(
             self._waiting, x_adv, predictions, strict=True
         ):

@@ -81,7 +81,8 @@ class SlotRunner:
 
         Args:
           work: consumed from the left; what is appended meanwhile is done as well.
-          data: (example, chain) to image (h, w, 3), label and target.
+          data: (example, chain) to image (h, w, 3), label, target, and the example's
+            place in the data, which is what its randomness depends on.
         """
         while work or (self._example >= 0).any():
             self._fill(work, data)
@@ -110,10 +111,9 @@ class SlotRunner:
             return
         shape = rows[0][1][0].shape
         x = np.zeros((self.size, *shape), np.float32)
-        y, target = np.zeros((2, self.size), np.int32)
+        y, target, ids = np.zeros((3, self.size), np.int32)
         for slot, values in rows:
-            x[slot], y[slot], target[slot] = values
-        ids = np.maximum(self._example, 0)
+            x[slot], y[slot], target[slot], ids[slot] = values
         arrays = (entering, x, y, target, ids, self._chain.copy())
         self._state = _enter(
             self.attack, self._mesh, self._state, self._threat, self._key,
@@ -138,10 +138,10 @@ class SlotRunner:
 
 
 @partial(jax.jit, static_argnames=("attack", "mesh"), donate_argnames="state")
-def _enter(attack, mesh, state, threat, key, entering, x, y, target, example, chain):
+def _enter(attack, mesh, state, threat, key, entering, x, y, target, ids, chain):
     """Put new examples where `entering` says so."""
-    keys = jax.vmap(lambda e, c: jax.random.fold_in(jax.random.fold_in(key, e), c))(
-        example, chain
+    keys = jax.vmap(lambda i, c: jax.random.fold_in(jax.random.fold_in(key, i), c))(
+        ids, chain
     )
     fresh = attack.start(x, y, target, chain, threat, keys)
     if state is None:  # slots without an example count as done
