@@ -21,7 +21,7 @@ import numpy as np
 
 from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation import checks
-from robustvit.evaluation.fingerprints import fingerprint_of_data, fingerprint_of_model
+from robustvit.evaluation.fingerprints import fingerprints
 from robustvit.evaluation.forwards import Randomized, check_gradients, keyed
 from robustvit.evaluation.inputs import Chunk, check_labels, gather, places
 from robustvit.evaluation.ledger import Ledger
@@ -111,20 +111,20 @@ class _Evaluation:
             name: attack.resolve(threat.norm, self.num_classes)
             for name, attack in attacks.items()
         }
-        probe = images[:1], jax.random.split(self.key, 1)
-        check_gradients(self.forward, *probe, self.attacks)
-        self.question = self._question(images, labels, probe)
+        check_gradients(self.forward, images[:1], self.attacks, self.num_classes)
+        self.fingerprints = fingerprints(self.forward, images, labels)
+        self.question = self._question()
         if ids is not None:
             self.question["ids"] = self.ids.tolist()
         self.ledger = Ledger(self.question, images, labels, self.ids, state_dir)
 
-    def _question(self, images, labels, probe):
+    def _question(self):
         """What is asked; a state folder answers no other question."""
         return {
             "schema": SCHEMA,
             "jax": jax.__version__,
-            "model": fingerprint_of_model(self.forward, *probe),
-            "data": fingerprint_of_data(images, labels),
+            "model": self.fingerprints["model"],
+            "data": self.fingerprints["data"],
             "threat": {"norm": self.threat.norm, "eps": float(self.threat.eps)},
             "seed": self.seed,
             "attacks": {name: asdict(a) for name, a in self.attacks.items()},
@@ -200,7 +200,7 @@ class _Evaluation:
             seconds=seconds,
             class_names=tuple(class_names),
             warnings=tuple(warnings),
-            fingerprints={k: self.question[k] for k in ("model", "data")},
+            fingerprints=self.fingerprints,
             effort=ledger.notes.get("effort", {}),
         )
 

@@ -1,6 +1,6 @@
 """Short names for a model and a dataset that change when they do.
 
-fingerprint_of_model(forward, images[:1], keys[:1])      # "9f2c51d0a4e1b7c3"
+fingerprints(forward, images, labels)      # {"model": "9f2c51d0a4e1b7c3", ...}
 """
 
 from __future__ import annotations
@@ -13,18 +13,39 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustvit.types import Images, Keys, Labels, PyTree
+from robustvit.types import Images, Labels, PyTree
 
 LENGTH = 16
 # Where a function lies in memory is no part of what it computes.
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
-def fingerprint_of_model(forward: PyTree, images: Images, keys: Keys) -> str:
-    """From the traced program and every number in it; `forward` is a jax Partial."""
+def fingerprints(forward: PyTree, images: Images, labels: Labels) -> dict[str, str]:
+    """Of the "model", of its "weights" alone, and of the "data".
+
+    Args:
+      forward: images and keys to logits, a jax Partial, as `forwards.keyed` makes it.
+    """
+    with jax.default_matmul_precision("highest"):  # as it is evaluated
+        model = fingerprint_of_model(forward, images[:1])
+    weights, data = fingerprint_of_weights(forward), fingerprint_of_data(images, labels)
+    return {"model": model, "weights": weights, "data": data}
+
+
+def fingerprint_of_model(forward: PyTree, images: Images) -> str:
+    """From the traced program and every number in it."""
+    keys = jax.random.split(jax.random.key(0), len(images))
     traced = jax.make_jaxpr(lambda f, x, k: f(x, k))(forward, images, keys)
     digest = hashlib.sha256(ADDRESS.sub("", str(traced)).encode())
     for leaf in [*jax.tree.leaves(forward), *traced.consts]:
+        _add(digest, leaf)
+    return digest.hexdigest()[:LENGTH]
+
+
+def fingerprint_of_weights(forward: PyTree) -> str:
+    """From the numbers alone, which no version of jax writes in another way."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(forward):
         _add(digest, leaf)
     return digest.hexdigest()[:LENGTH]
 

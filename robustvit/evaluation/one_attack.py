@@ -77,8 +77,8 @@ class OneAttack:
     def _row(self, example, chain):
         """Image, label, target and place of one chain of one example."""
         ledger, rank = self.ledger, self.attack.rank(chain)
-        target = ledger.ranks[example, rank]
-        return ledger.images[example], ledger.labels[example], target, ledger.ids[example]
+        target, place = ledger.ranks[example, rank], ledger.ids[example]
+        return ledger.images[example], ledger.labels[example], target, place
 
     def _go_on(self, end):
         """To the example's next chain, or to the end of this attack."""
