@@ -26,28 +26,17 @@ def fingerprints(forward: PyTree, images: Images, labels: Labels) -> dict[str, s
     Args:
       forward: images and keys to logits, a jax Partial, as `forwards.keyed` makes it.
     """
+    keys = jax.random.split(jax.random.key(0), 1)
     with jax.default_matmul_precision("highest"):  # as it is evaluated
-        model = fingerprint_of_model(forward, images[:1])
-    weights, data = fingerprint_of_weights(forward), fingerprint_of_data(images, labels)
-    return {"model": model, "weights": weights, "data": data}
-
-
-def fingerprint_of_model(forward: PyTree, images: Images) -> str:
-    """From the traced program and every number in it."""
-    keys = jax.random.split(jax.random.key(0), len(images))
-    traced = jax.make_jaxpr(lambda f, x, k: f(x, k))(forward, images, keys)
-    digest = hashlib.sha256(ADDRESS.sub("", str(traced)).encode())
-    for leaf in [*jax.tree.leaves(forward), *traced.consts]:
-        _add(digest, leaf)
-    return digest.hexdigest()[:LENGTH]
-
-
-def fingerprint_of_weights(forward: PyTree) -> str:
-    """From the numbers alone, which no version of jax writes in another way."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(forward):
-        _add(digest, leaf)
-    return digest.hexdigest()[:LENGTH]
+        traced = jax.make_jaxpr(lambda f, x, k: f(x, k))(forward, images[:1], keys)
+    leaves = jax.tree.leaves(forward)
+    program = ADDRESS.sub("", str(traced))
+    return {
+        "model": _fingerprint(program, [*leaves, *traced.consts]),
+        # Another jax writes another program; of a closure, the weights are constants.
+        "weights": _fingerprint("", leaves or traced.consts),
+        "data": fingerprint_of_data(images, labels),
+    }
 
 
 def fingerprint_of_data(images: Images, labels: Labels) -> str:
@@ -56,6 +45,13 @@ def fingerprint_of_data(images: Images, labels: Labels) -> str:
     for start in range(0, len(images), 256):
         _add(digest, images[start : start + 256])
     _add(digest, labels)
+    return digest.hexdigest()[:LENGTH]
+
+
+def _fingerprint(text, leaves):
+    digest = hashlib.sha256(text.encode())
+    for leaf in leaves:
+        _add(digest, leaf)
     return digest.hexdigest()[:LENGTH]
 
 

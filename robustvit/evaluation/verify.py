@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import betaincinv
 
 from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation.engine import evaluate
@@ -109,8 +110,9 @@ def verify(
         forward, images[ids], labels[ids], threat, attacks, ids=ids,
         seed=saved["seed"], batch_size=batch_size, progress=progress,
     )  # fmt: skip
-    checks.append(_verdicts(claimed, ids, again.broken_by, list(attacks), same))
-    return Verification(tuple(checks), _reach(claimed, ids))
+    allowed = allowed_changes(len(ids), same)
+    checks.append(_verdicts(claimed, ids, again.broken_by, list(attacks), allowed))
+    return Verification(tuple(checks), _reach(claimed, ids, allowed))
 
 
 def is_same_place(saved: Mapping[str, Any]) -> bool:
@@ -167,14 +169,15 @@ def _arithmetic(saved, labels):
     return Check("numbers", text if problems else found, tuple(problems))
 
 
-def _verdicts(claimed, ids, again, names, same):
+def _verdicts(claimed, ids, again, names, allowed):
     """Does the sample fall, and stand, as it did?"""
-    was, allowed = claimed[ids], allowed_changes(len(ids), same)
+    was = claimed[ids]
     changed = np.flatnonzero(again != was)
+    where = "not all" if allowed else "both"
     found = (
         f"{len(ids)} of {len(claimed)} examples attacked again, {(was == -1).sum()} of "
         f"them robust: {len(changed)} changed, {allowed} may "
-        f"({'the same devices and jax' if same else 'other devices or jax'})"
+        f"({where} of devices and jax are the report's)"
     )
     lines = [
         f"example {ids[i]}: {_words(was[i], names)} -> {_words(again[i], names)}"
@@ -193,13 +196,15 @@ def _words(verdict, names):
     return f"broken by {names[verdict - 1]}"
 
 
-def _reach(claimed, ids):
-    """What a sample in which nothing was found says of the rest."""
+def _reach(claimed, ids, allowed):
+    """What a sample that passed says of the rest (Clopper & Pearson 1934)."""
     robust, asked = (claimed == -1).sum(), (claimed[ids] == -1).sum()
     if asked == robust:
-        return "every robust verdict was attacked again"
-    share = 1 - RISK ** (1 / asked)
+        return f"all {robust} robust verdicts were attacked again"
+    if asked <= allowed:
+        return "but too few robust verdicts were attacked again to mean anything"
+    share = betaincinv(allowed + 1, asked - allowed, 1 - RISK)
     return (
         f"had {share:.0%} of the robust verdicts been false, this sample would have "
-        f"shown it with {1 - RISK:.0%} probability"
+        f"failed with {1 - RISK:.0%} probability; more --examples see more"
     )
