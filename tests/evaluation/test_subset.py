@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 N, K = 40, 6
 WEIGHTS = RNG.normal(size=(5, 5, 3, K)).astype(np.float32)
 IMAGES = RNG.uniform(0.3, 0.7, size=(N, 5, 5, 3)).astype(np.float32)
-THREAT = rv.ThreatModel("linf", 0.004)
+THREAT = rv.ThreatModel("linf", 0.005)
 
 
 def bumpy(images):
@@ -25,9 +25,9 @@ def noisy(images, key):
 
 LABELS = np.asarray(bumpy(IMAGES).argmax(-1))
 ATTACKS = {
-    "pgd": rv.LabelAttack(rv.PGD(1, 0.001), restarts=2),
-    "apgd-t": rv.APGD("targeted_dlr", steps=4, targets=2),
-    "square": rv.Square(queries=10),
+    "pgd": rv.LabelAttack(rv.PGD(1, 0.0005), restarts=2),
+    "apgd-t": rv.APGD("targeted_dlr", steps=2, targets=1),
+    "square": rv.Square(queries=30),
 }
 
 
@@ -46,8 +46,9 @@ def look(forward, rows, attacks=ATTACKS, **options):
 def test_verdicts_of_a_subset_are_those_of_the_whole(forward, names):
     attacks = {name: ATTACKS[name] for name in names}
     whole = look(forward, np.arange(N), attacks)
-    assert len(set(whole.broken_by.tolist())) > len(names)
-    rows = np.array([39, 1, 30, 4, 31, 12, 22, 8, 7, 25, 16, 38])
+    assert len(set(whole.broken_by.tolist())) == 3
+    rows = np.random.default_rng(1).permutation(N)[:25]
+    assert (whole.broken_by[rows] > 0).any()
     part = look(forward, rows, attacks, ids=rows, batch_size=5)
     np.testing.assert_array_equal(part.broken_by, whole.broken_by[rows])
     np.testing.assert_allclose(part.x_adv, whole.x_adv[rows], atol=1e-6)
