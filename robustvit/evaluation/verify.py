@@ -173,11 +173,11 @@ def _verdicts(claimed, ids, again, names, allowed):
     """Does the sample fall, and stand, as it did?"""
     was = claimed[ids]
     changed = np.flatnonzero(again != was)
-    where = "not all" if allowed else "both"
+    place = "not both the report's" if allowed else "the report's"
     found = (
         f"{len(ids)} of {len(claimed)} examples attacked again, {(was == -1).sum()} of "
-        f"them robust: {len(changed)} changed, {allowed} may "
-        f"({where} of devices and jax are the report's)"
+        f"them robust: {len(changed)} changed, {allowed} may; "
+        f"devices and jax are {place}"
     )
     lines = [
         f"example {ids[i]}: {_words(was[i], names)} -> {_words(again[i], names)}"
