@@ -30,6 +30,7 @@ def test_there_and_back(attack):
         ({"type": "Square", "query": 5}, "no argument 'query'.*mean 'queries'"),
         ({"type": "Square", "queries": "many"}, "Square cannot be rebuilt"),
         ({"type": "Square", "queries": 0}, "wanted counts >= 1"),
+        ({"type": "LabelAttack", "attack": 3}, "is no attack|cannot be rebuilt"),
     ],
 )
 def test_what_is_no_attack_is_told(saved, message):
