@@ -10,6 +10,7 @@ example: a result depends on no other example of the batch.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -32,6 +33,7 @@ class ThreatModel:
     Args:
       norm: "linf", "l2" or "l1"; the last two over all pixels and channels.
       eps: radius on the [0, 1] scale, e.g. `8 / 255`; text like "8/255" is read too.
+        An array (b,) gives each example of a batch its own.
 
     Raises:
       ValueError: for an unknown norm, a negative eps, or a linf eps above 1, which is
@@ -48,14 +50,19 @@ class ThreatModel:
         if isinstance(self.eps, str | int | float):
             object.__setattr__(self, "eps", parse_eps(self.eps, self.norm))
 
+    @property
+    def radius(self) -> Any:
+        """`eps`, in a shape that goes with images."""
+        return self.eps if jnp.ndim(self.eps) == 0 else self.eps[:, None, None, None]
+
     def project(self, x_adv: Images, x: Images) -> Images:
         """Bring x_adv back to within eps of x and into [0, 1]."""
-        return _PROJECT[self.norm](x_adv, x, self.eps)
+        return _PROJECT[self.norm](x_adv, x, self.radius)
 
     def random_start(self, x: Images, keys: Keys) -> Images:
         """Uniform draw from the ball around x, then projected into [0, 1]."""
         noise = jax.vmap(lambda key: _NOISE[self.norm](key, x.shape[1:]))(keys)
-        return self.project(x + self.eps * noise.astype(x.dtype), x)
+        return self.project(x + self.radius * noise.astype(x.dtype), x)
 
     def ascent(self, x_adv: Images, gradient: Images, step_size: Any) -> Images:
         """The move of length `step_size` that raises a linear function most."""
@@ -63,7 +70,8 @@ class ThreatModel:
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
         """Size of the perturbation, in the norm, on the [0, 1] scale."""
-        delta = jnp.abs(x_adv - x).reshape(len(x), -1)
+        # No -1: a reshape cannot work that out for no images at all.
+        delta = jnp.abs(x_adv - x).reshape(len(x), math.prod(x.shape[1:]))
         if self.norm == "linf":
             return delta.max(-1)
         return delta.sum(-1) if self.norm == "l1" else jnp.linalg.norm(delta, axis=-1)

@@ -129,7 +129,7 @@ class APGD:
         if threat.norm == "l1":
             return apgd_l1.start(self, x, y, target, threat, keys)
         noise = jax.vmap(lambda key: _NOISE[threat.norm](key, x.shape[1:]))(keys)
-        return initial_state(x, y, target, x + threat.eps * noise, threat, keys)
+        return initial_state(x, y, target, x + threat.radius * noise, threat, keys)
 
     def step(self, forward: KeyedForward, state: Any, threat: ThreatModel) -> Any:
         """Evaluate `state.x_adv`, then move on from it or from the best point."""
@@ -281,7 +281,7 @@ def _project_l2(x_adv, x, threat):
     """As the authors round it, which `threat.project` does not."""
     delta = x_adv - x
     size = norm2(delta)
-    scaled = delta / (size + TINY) * jnp.minimum(threat.eps, size)
+    scaled = delta / (size + TINY) * jnp.minimum(threat.radius, size)
     return jnp.clip(x + scaled, 0.0, 1.0)
 
 

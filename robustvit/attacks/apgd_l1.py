@@ -87,7 +87,7 @@ def start(
 ) -> State:
     """Gaussian noise, projected to the first stage's radius."""
     noise = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
-    eps = per_example(jnp.full(len(x), RADII[0]) * threat.eps)
+    eps = jnp.full(len(x), RADII[0]) * threat.eps
     return initial_state(x, y, target, _project(x + noise, x, eps), keys)
 
 
@@ -145,10 +145,10 @@ def step(attack: Any, forward: KeyedForward, state: Any, threat: ThreatModel) ->
     moved = _project(
         origin + _sparse_step(gradient, state.density, state.step_size),
         state.x,
-        per_example(eps),
+        eps,
     )
     next_eps = jnp.asarray(np.append(table.radius[1:], 1.0))[at] * threat.eps
-    shrunk = _project(state.x_best, state.x, per_example(next_eps))
+    shrunk = _project(state.x_best, state.x, next_eps)
     # Only the last stage is inside the threat model.
     final = jnp.asarray(table.radius)[at] == RADII[-1]
     broken = final & (logits.argmax(-1) != state.y)

@@ -106,7 +106,7 @@ class FAB:
             draw = _NOISE[threat.norm]
             noise = jax.vmap(lambda key: draw(key, x.shape[1:]))(keys)
             unit = noise / per_example(size_of(noise, threat.norm))
-            moved = jnp.clip(x + 0.5 * threat.eps * unit, 0.0, 1.0)
+            moved = jnp.clip(x + 0.5 * threat.radius * unit, 0.0, 1.0)
             start = choose(jnp.asarray(chain) > 0, moved, x)
         no = jnp.zeros(b, bool)
         return State(

@@ -10,7 +10,7 @@ bumps in l2 and l1.
 
 Reference: Andriushchenko et al. 2020, arXiv:1912.00049, with AutoAttack's constants.
 Unlike theirs, the windows are drawn for each example by itself and reach the last row
-and column.
+and column; `compat=True` draws them as they do.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Square:
       queries: forward passes after the first.
       p: share of the pixels in the first windows.
       restarts: chains from new random starts.
+      compat: draw windows as the authors' code does: the same ones for all examples
+        (in linf with their signs), and never over the last row or column.
 
     Raises:
       ValueError: for counts below 1, or p outside (0, 1].
@@ -49,6 +51,7 @@ class Square:
     queries: int = 5000
     p: float = 0.8
     restarts: int = 1
+    compat: bool = False
 
     def __post_init__(self):
         if self.queries < 1 or self.restarts < 1 or not 0 < self.p <= 1:
@@ -107,7 +110,12 @@ class Square:
         keys = fold(state.keys, state.it)
         propose = _propose_linf if threat.norm == "linf" else square_bumps.propose
         sizes = window_sizes(self.queries, self.p, state.x.shape[1:3], threat.norm)
-        x_new = propose(state, sizes, threat, fold(keys, 0))
+        k_window = k_own = fold(keys, 0)
+        if self.compat:
+            same = jnp.broadcast_to(jax.random.key(0), keys.shape)
+            k_window = fold(same, state.it)
+        place = square_bumps.Placing(k_window, int(not self.compat))
+        x_new = propose(state, sizes, threat, k_own, place)
         logits = forward(x_new, fold(keys, 1))
         margin = -losses.margin(logits, state.y)
         better = margin < state.margin
@@ -152,20 +160,22 @@ def window_sizes(
     return np.clip(side, 1, min(shape)).astype(np.int32)
 
 
-def _propose_linf(state, sizes, threat, keys):
+def _propose_linf(state, sizes, threat, keys, place):
     """Stripes at first; then one window to x + eps or x - eps, channel by channel."""
     _, height, width, channels = state.x.shape
     side = jnp.asarray(sizes)[state.it]
 
-    def draw(key, side):
-        k_stripes, k_place, k_signs = jax.random.split(key, 3)
+    def draw(key, k_window, side):
+        k_stripes, _, _ = jax.random.split(key, 3)
+        _, k_place, k_signs = jax.random.split(k_window, 3)
         stripes = jax.random.rademacher(k_stripes, (1, width, channels))
-        rows, columns = square_bumps.window(k_place, side, height, width)
+        low = square_bumps.corner(k_place, side, height, width, place.last)
+        rows, columns = square_bumps.window(low, side, height, width)
         inside = rows[:, None, None] & columns[None, :, None]
         signs = jax.random.rademacher(k_signs, (1, 1, channels))
         return stripes.astype(jnp.float32), inside * signs.astype(jnp.float32)
 
-    stripes, change = jax.vmap(draw)(keys, side)
-    first = state.x + threat.eps * stripes
-    later = state.x_adv + 2 * threat.eps * change
+    stripes, change = jax.vmap(draw)(keys, place.keys, side)
+    first = state.x + threat.radius * stripes
+    later = state.x_adv + 2 * threat.radius * change
     return threat.project(choose(state.it == 0, first, later), state.x)

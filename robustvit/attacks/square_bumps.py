@@ -12,13 +12,13 @@ Reference: Andriushchenko et al. 2020, arXiv:1912.00049, Alg. 3; for l1 Croce & 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustvit.attacks.slots import choose, per_example
+from robustvit.attacks.slots import choose
 from robustvit.threat import ThreatModel
 from robustvit.types import Images, Keys
 
@@ -27,7 +27,16 @@ GRID = 5  # bumps along a side, at the start
 INSIDE = 1 - 1e-6  # l1 proposals keep this share of eps, against rounding
 
 
-def propose(state: Any, sizes: np.ndarray, threat: ThreatModel, keys: Keys) -> Images:
+class Placing(NamedTuple):
+    """How windows are drawn: with these keys (b,); `last` 0 spares the last row."""
+
+    keys: Keys
+    last: int
+
+
+def propose(
+    state: Any, sizes: np.ndarray, threat: ThreatModel, keys: Keys, place: Placing
+) -> Images:
     """The start at query 0, later a move between two windows."""
     side = jnp.asarray(sizes)[state.it]
     shape = state.x.shape[1:]
@@ -36,45 +45,51 @@ def propose(state: Any, sizes: np.ndarray, threat: ThreatModel, keys: Keys) -> I
     table = jnp.asarray(_table(kinds, shape[:2], threat.norm))
     kind = jnp.searchsorted(jnp.asarray(kinds), side)
 
-    def move(key, delta, side, kind):
-        return _move(key, delta, side, table[kind], threat)
+    def move(key, k_window, delta, side, kind, eps):
+        own = ThreatModel(threat.norm, eps)
+        where = Placing(k_window, place.last)
+        return _move(key, where, delta, side, table[kind], own)
 
-    moved = jax.vmap(move)(keys, state.x_adv - state.x, side, kind)
+    eps = jnp.broadcast_to(threat.eps, side.shape)
+    delta = state.x_adv - state.x
+    moved = jax.vmap(move)(keys, place.keys, delta, side, kind, eps)
     delta = choose(state.it == 0, start, moved)
     if threat.norm == "l1":
-        inside = ThreatModel(
-            "l1", per_example(jnp.full(len(side), INSIDE) * threat.eps)
-        )
+        inside = ThreatModel("l1", INSIDE * eps)
         return inside.project(state.x + delta, state.x)
     size = jnp.sqrt(jnp.sum(delta**2, (1, 2, 3), keepdims=True))
-    return jnp.clip(state.x + threat.eps * delta / (size + TINY), 0.0, 1.0)
+    return jnp.clip(state.x + threat.radius * delta / (size + TINY), 0.0, 1.0)
 
 
-def window(key: Any, side: Any, height: int, width: int) -> tuple[Any, Any]:
-    """Rows (h,) and columns (w,) of a square of that side, placed uniformly."""
+def window(low: Any, side: Any, height: int, width: int) -> tuple[Any, Any]:
+    """Rows (h,) and columns (w,) of a square of that side that begins at `low` (2,)."""
     rows, columns = (
-        (jnp.arange(n) >= low) & (jnp.arange(n) < low + side)
-        for n, low in zip(
-            (height, width), corner(key, side, height, width), strict=True
-        )
+        (jnp.arange(n) >= first) & (jnp.arange(n) < first + side)
+        for n, first in zip((height, width), low, strict=True)
     )
     return rows, columns
 
 
-def corner(key: Any, side: Any, height: int, width: int) -> tuple[Any, Any]:
-    """Where such a square begins; drawn so that the last row and column are reached."""
+def corner(key: Any, side: Any, height: int, width: int, last: int) -> tuple[Any, Any]:
+    """Where a square of that side begins, drawn uniformly.
+
+    With `last` 1 the last row and column are reached, with 0 only by a square that
+    fills the image, as in the authors' code.
+    """
     u = jax.random.uniform(key, (2,))
-    room = jnp.array([height, width]) - side + 1
+    room = jnp.maximum(jnp.array([height, width]) - side + last, 1)
     low = jnp.minimum((u * room).astype(jnp.int32), room - 1)
     return low[0], low[1]
 
 
-def _move(key, delta, side, bump, threat):
+def _move(key, place, delta, side, bump, threat):
     """New perturbation (h, w, c) of one example."""
     height, width, channels = delta.shape
-    k_to, k_from, k_signs, k_turn = jax.random.split(key, 4)
-    top, left = corner(k_to, side, height, width)
-    source = _mask(window(k_from, side, height, width))
+    _, _, k_signs, k_turn = jax.random.split(key, 4)
+    k_to, k_from, _, _ = jax.random.split(place.keys, 4)
+    top, left = corner(k_to, side, height, width, place.last)
+    low = corner(k_from, side, height, width, place.last)
+    source = _mask(window(low, side, height, width))
     rows, columns = jnp.arange(height) - top, jnp.arange(width) - left
     goal = _mask(((rows >= 0) & (rows < side), (columns >= 0) & (columns < side)))
     n = len(bump)

@@ -21,7 +21,8 @@ import numpy as np
 
 SAVE_SECONDS = 15.0
 ARRAYS = (
-    "clean_predictions", "adversarial_predictions", "ranks", "broken_by", "chain",
+    "clean_predictions", "adversarial_predictions", "ranks", "broken_by", "radius",
+    "chain",
 )  # fmt: skip
 
 
@@ -34,6 +35,8 @@ class Ledger:
       clean_predictions, adversarial_predictions: int32 (n,).
       ranks: int32 (n, r), classes by falling clean logit.
       broken_by: int8 (n,); -1 nothing yet, 0 wrong when clean, i the i-th attack.
+      radius: float32 (n,); size of the smallest perturbation that is known to break
+        an example, 0 where it is wrong when clean, infinite where nothing did.
       chain: int16 (n,); chains of the present attack that are over.
       attack: number of the present attack, from 1; 0 before the clean pass.
       notes: plain numbers by name, saved along: effort, symptoms, seconds.
@@ -53,6 +56,7 @@ class Ledger:
         self.adversarial_predictions = np.zeros(n, np.int32)
         self.ranks = np.zeros((n, 0), np.int32)
         self.broken_by = np.full(n, -1, np.int8)
+        self.radius = np.full(n, np.inf, np.float32)
         self.chain = np.zeros(n, np.int16)
         self.attack = 0
         self.notes: dict[str, Any] = {}

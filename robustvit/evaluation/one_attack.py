@@ -41,7 +41,7 @@ class OneAttack:
         self.threat, self.ledger, self.predict = threat, ledger, predict
         if ledger.attack != number:
             ledger.attack, ledger.chain[:] = number, 0
-        self.standing = np.flatnonzero(ledger.broken_by == -1)
+        self.standing = np.flatnonzero(self._takes())
         # By chain, so that the last round of the slots is short.
         left = self.standing[ledger.chain[self.standing] < attack.num_chains]
         self.work = deque((int(i), int(ledger.chain[i])) for i in left)
@@ -65,7 +65,7 @@ class OneAttack:
                         self._go_on(end)
                     else:
                         self._waiting.append(end)
-                    if len(self._waiting) == self.predict.batch_size:
+                    if self._should_store():
                         self._store()
                     ledger.save_if_due()
                 self._store()
@@ -74,11 +74,27 @@ class OneAttack:
         ledger.chain[:] = 0
         ledger.save()
 
+    @property
+    def group_size(self) -> int:
+        """Images that are looked at again together."""
+        return self.predict.batch_size
+
+    def _should_store(self):
+        return len(self._waiting) == self.group_size
+
+    def _takes(self):
+        """Which examples are attacked, bool (n,)."""
+        return self.ledger.broken_by == -1
+
+    def _eps(self, example):
+        return float(self.threat.eps)
+
     def _row(self, example, chain):
-        """Image, label, target and place of one chain of one example."""
-        ledger, rank = self.ledger, self.attack.rank(chain)
-        target, place = ledger.ranks[example, rank], ledger.ids[example]
-        return ledger.images[example], ledger.labels[example], target, place
+        """Image, label, target, eps and place of one chain of one example."""
+        ledger = self.ledger
+        target = ledger.ranks[example, self.attack.rank(chain)]
+        image, label = ledger.images[example], ledger.labels[example]
+        return image, label, target, self._eps(example), ledger.ids[example]
 
     def _go_on(self, end):
         """To the example's next chain, or to the end of this attack."""
@@ -96,18 +112,26 @@ class OneAttack:
         rows = np.array([end.example for end in self._waiting])
         x_adv = np.stack([np.asarray(end.x_adv) for end in self._waiting])
         self._check_inside(x_adv, ledger.images[rows])
-        predictions = self.predict(x_adv, ledger.ids[rows]).argmax(-1)
-        for end, image, prediction in zip(
-            self._waiting, x_adv, predictions, strict=True
-        ):
-            if prediction == ledger.labels[end.example]:
-                self._go_on(end)
-                continue
-            ledger.x_adv[end.example] = image
-            ledger.adversarial_predictions[end.example] = prediction
-            ledger.broken_by[end.example] = self.number
-            self._bar.update()
+        predictions = self._predict(x_adv, rows).argmax(-1)
+        wrong = predictions != ledger.labels[rows]
+        for end in (self._waiting[i] for i in np.flatnonzero(~wrong)):
+            self._go_on(end)
+        self._waiting = [self._waiting[i] for i in np.flatnonzero(wrong)]
+        self._keep(rows[wrong], x_adv[wrong], predictions[wrong])
         self._waiting = []
+
+    def _predict(self, images, rows):
+        return self.predict(images, self.ledger.ids[rows], batch_size=self.group_size)
+
+    def _keep(self, rows, x_adv, predictions):
+        """Write down examples that are broken."""
+        ledger = self.ledger
+        ledger.x_adv[rows] = x_adv
+        ledger.adversarial_predictions[rows] = predictions
+        ledger.broken_by[rows] = self.number
+        distance = self.threat.distance(x_adv, ledger.images[rows])
+        ledger.radius[rows] = np.minimum(distance, self.threat.eps)
+        self._bar.update(len(rows))
 
     def _check_inside(self, x_adv, x):
         distance = float(np.max(self.threat.distance(x_adv, x)))

@@ -22,6 +22,7 @@ class Predictor:
         self.batch_size = -(-batch_size // mesh.size) * mesh.size
         half = max(self.batch_size // 2 // mesh.size, 1) * mesh.size
         self.other_batch_size = half if half != self.batch_size else 2 * half
+        self.small_batch_size = max(self.batch_size // 8 // mesh.size, 1) * mesh.size
         self._forward, self._mesh, self._key = forward, mesh, key
         self._program = jax.jit(_logits)
 

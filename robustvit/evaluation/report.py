@@ -14,11 +14,12 @@ import numpy as np
 
 from robustvit.attacks.as_json import to_json
 from robustvit.evaluation.checks import Warning
+from robustvit.evaluation.descent import SLACK, grid
 from robustvit.evaluation.hardware import devices
+from robustvit.evaluation.intervals import wilson
 from robustvit.threat import ThreatModel, format_eps
 
 SCHEMA = 1
-Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Report:
       x_adv: float32 (n, h, w, 3); the clean image where nothing broke it.
       clean_predictions, adversarial_predictions: int (n,).
       broken_by: int (n,); 0 wrong without an attack, i the i-th attack, -1 robust.
+      radius: float (n,); size of the smallest perturbation that is known to break an
+        example: 0 if it is wrong without one, infinite if nothing did.
+      curve_points: eps up to the threat's at which `radius` was made sure of; 0: none.
       seconds: wall time, compilation included.
       class_names: may be empty.
       warnings: reasons to doubt the numbers.
@@ -48,7 +52,9 @@ class Report:
     clean_predictions: np.ndarray = field(repr=False)
     adversarial_predictions: np.ndarray = field(repr=False)
     broken_by: np.ndarray = field(repr=False)
+    radius: np.ndarray = field(repr=False)
     seconds: float
+    curve_points: int = 0
     class_names: tuple[str, ...] = ()
     warnings: tuple[Warning, ...] = ()
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -74,11 +80,26 @@ class Report:
         """Accuracy left after each attack, in order: never rises."""
         return summary(self.broken_by, self.attacks)["accuracy_after"]
 
+    @property
+    def curve(self) -> dict[float, float]:
+        """Robust accuracy by eps, clean accuracy at 0; empty unless it was asked for.
+
+        Never rises; the last entry is `robust_accuracy`.
+        """
+        if not self.curve_points:
+            return {}
+        eps = [0.0, *grid(float(self.threat.eps), self.curve_points).tolist()]
+        return {e: float((self.radius > e * (1 + SLACK)).mean()) for e in eps}
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the images, ready for JSON."""
         return {
             "schema": SCHEMA,
             **summary(self.broken_by, self.attacks),
+            "curve": {
+                "eps": [format_eps(eps) for eps in self.curve],
+                "robust_accuracy": list(self.curve.values()),
+            },
             "threat": {
                 "norm": self.threat.norm,
                 "eps": format_eps(float(self.threat.eps)),
@@ -104,10 +125,10 @@ class Report:
         os.replace(draft, path)
 
     def plot(self, path: str | Path, *, rows: int = 6) -> None:
-        """Save a grid: image, perturbation, adversarial image, with predictions."""
-        from robustvit.evaluation.picture import save_grid
+        """Save a picture: accuracies after each attack and by eps, and examples."""
+        from robustvit.evaluation.picture import save_picture
 
-        save_grid(self, Path(path), rows)
+        save_picture(self, Path(path), rows)
 
     def __str__(self) -> str:
         """The numbers, one line each."""
@@ -139,11 +160,3 @@ def summary(broken_by: np.ndarray, attacks: Iterable[str]) -> dict[str, Any]:
             for number, name in enumerate(attacks, 1)
         },
     }
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share of `n` independent trials (Wilson 1927)."""
-    centre = share + Z95**2 / (2 * n)
-    spread = Z95 * (share * (1 - share) / n + Z95**2 / (4 * n**2)) ** 0.5
-    scale = 1 + Z95**2 / n
-    return (max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale))

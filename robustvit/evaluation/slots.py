@@ -6,8 +6,8 @@ one enters; nothing else of the batch notices. Whatever is random about an examp
 depends on the seed, the attack, the example and the try alone, so that neither the
 number of slots nor the order of things changes a result.
 
-    runner = SlotRunner(attack, forward, threat, key, mesh, size=64)
-    for finish in runner.run(work, images, labels, targets):    # work: (example, chain)
+    runner = SlotRunner(attack, forward, "linf", key, mesh, size=64)
+    for finish in runner.run(work, row):                # work: (example, chain), ...
         ...                                  # may append more work
 """
 
@@ -62,17 +62,18 @@ class SlotRunner:
         self,
         attack: SlotAttack,
         forward: PyTree,
-        threat: ThreatModel,
+        norm: str,
         key: jax.Array,
         mesh: Any,
         size: int,
     ):
         self.attack, self.size = attack, size
         self.busy = self.taken = 0  # slot steps with and without an example in them
-        self._forward, self._threat, self._key, self._mesh = forward, threat, key, mesh
+        self._forward, self._norm, self._key, self._mesh = forward, norm, key, mesh
         self._example = np.full(size, -1, np.int32)
         self._chain = np.zeros(size, np.int32)
         self._state: Any = None
+        self._threat: Any = None  # of each slot
 
     def run(
         self, work: Work, data: Callable[[int, int], tuple[Any, ...]]
@@ -81,8 +82,8 @@ class SlotRunner:
 
         Args:
           work: consumed from the left; what is appended meanwhile is done as well.
-          data: (example, chain) to image (h, w, 3), label, target, and the example's
-            place in the data, which is what its randomness depends on.
+          data: (example, chain) to image (h, w, 3), label, target, eps, and the
+            example's place in the data, which is what its randomness depends on.
         """
         while work or (self._example >= 0).any():
             self._fill(work, data)
@@ -112,11 +113,12 @@ class SlotRunner:
         shape = rows[0][1][0].shape
         x = np.zeros((self.size, *shape), np.float32)
         y, target, ids = np.zeros((3, self.size), np.int32)
+        eps = np.zeros(self.size, np.float32)
         for slot, values in rows:
-            x[slot], y[slot], target[slot], ids[slot] = values
-        arrays = (entering, x, y, target, ids, self._chain.copy())
-        self._state = _enter(
-            self.attack, self._mesh, self._state, self._threat, self._key,
+            x[slot], y[slot], target[slot], eps[slot], ids[slot] = values
+        arrays = (entering, x, y, target, eps, ids, self._chain.copy())
+        self._state, self._threat = _enter(
+            self.attack, self._mesh, self._norm, self._state, self._threat, self._key,
             *put_batch(arrays, self._mesh),
         )  # fmt: skip
 
@@ -137,18 +139,23 @@ class SlotRunner:
         self._example[finished] = -1
 
 
-@partial(jax.jit, static_argnames=("attack", "mesh"), donate_argnames="state")
-def _enter(attack, mesh, state, threat, key, entering, x, y, target, ids, chain):
+@partial(jax.jit, static_argnames=("attack", "mesh", "norm"), donate_argnames="state")
+def _enter(
+    attack, mesh, norm, state, threat, key, entering, x, y, target, eps, ids, chain
+):
     """Put new examples where `entering` says so."""
     keys = jax.vmap(lambda i, c: jax.random.fold_in(jax.random.fold_in(key, i), c))(
         ids, chain
     )
+    if threat is not None:
+        eps = jnp.where(entering, eps, threat.eps)
+    threat = ThreatModel(norm, eps)
     fresh = attack.start(x, y, target, chain, threat, keys)
     if state is None:  # slots without an example count as done
         state = fresh.replace(done=~entering)
     else:
         state = jax.tree.map(lambda a, b: choose(entering, a, b), fresh, state)
-    return lax.with_sharding_constraint(state, split(mesh))
+    return lax.with_sharding_constraint((state, threat), split(mesh))
 
 
 @partial(jax.jit, static_argnames=("attack", "mesh"), donate_argnames="state")

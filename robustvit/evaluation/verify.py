@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -160,6 +161,7 @@ def _arithmetic(saved, labels):
         "eps": format_eps(saved["threat"]["eps_float"]),
     }
     problems = difference({key: saved.get(key) for key in expected}, expected)
+    problems += _curve(saved, expected)
     if len(broken_by) != len(labels):
         problems.append(f"{len(broken_by)} verdicts for {len(labels)} images")
     if broken_by.min() < -1 or broken_by.max() > len(names):
@@ -167,6 +169,16 @@ def _arithmetic(saved, labels):
     text = "do not follow from the verdicts; reported -> what follows:"
     found = f"follow from the {len(broken_by)} verdicts"
     return Check("numbers", text if problems else found, tuple(problems))
+
+
+def _curve(saved, expected):
+    """Robust accuracy by eps, whose ends are known; the rest is not attacked again."""
+    shares = (saved.get("curve") or {}).get("robust_accuracy") or []
+    ends = [expected["clean_accuracy"], expected["robust_accuracy"]]
+    falls = all(a >= b for a, b in pairwise(shares))
+    if not shares or ([shares[0], shares[-1]] == ends and falls):
+        return []
+    return [f"curve: must fall from {ends[0]:g} to {ends[1]:g}, got {shares}"]
 
 
 def _verdicts(claimed, ids, again, names, allowed):

@@ -61,9 +61,10 @@ def test_bumps_are_unit_and_change_sign_in_the_middle(norm):
     assert below.min() == below[2, 3]
 
 
+@pytest.mark.parametrize("compat", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
-def test_every_proposal_stays_inside_and_uses_the_budget(norm):
-    threat, attack = ThreatModel(norm, EPS[norm]), Square(queries=30)
+def test_every_proposal_stays_inside_and_uses_the_budget(norm, compat):
+    threat, attack = ThreatModel(norm, EPS[norm]), Square(queries=30, compat=compat)
     seen = []
 
     def forward(x, keys):
@@ -117,10 +118,28 @@ def test_it_breaks_what_is_easy_to_break(norm):
     np.testing.assert_array_equal(wrong, state.broken)
 
 
-def test_windows_reach_every_row_and_column():
+@pytest.mark.parametrize("last", [1, 0])
+def test_windows_reach_every_row_and_column_but_in_the_authors_code(last):
     keys = jax.random.split(jax.random.key(0), 500)
-    low = np.array(jax.vmap(lambda k: square_bumps.corner(k, 3, 9, 7))(keys))
-    assert set(low[0]) == set(range(7)) and set(low[1]) == set(range(5))
+    low = np.array(jax.vmap(lambda k: square_bumps.corner(k, 3, 9, 7, last))(keys))
+    assert set(low[0]) == set(range(6 + last)) and set(low[1]) == set(range(4 + last))
+
+
+@pytest.mark.parametrize(("compat", "same"), [(True, True), (False, False)])
+def test_windows_are_shared_in_the_authors_code_alone(compat, same):
+    threat, attack = ThreatModel("linf", 0.05), Square(queries=30, compat=compat)
+    x = 0.2 + 0.6 * X
+
+    def forward(x, keys):  # the first proposal after the stripes is never better
+        return jnp.stack([jnp.zeros(len(x)) + 9, jnp.zeros(len(x))], 1)
+
+    state = attack.start(x, ZERO, ZERO, ZERO, threat, KEYS)
+    state = attack.step(forward, state, threat)
+    state = state.replace(x_adv=jnp.asarray(x))
+    seen = []
+    attack.step(lambda x, keys: seen.append(x) or forward(x, keys), state, threat)
+    change = np.sign(np.round((seen[0] - x) / 0.05))
+    assert (np.abs(change - change[:1]).max() == 0) == same
 
 
 def test_wrong_arguments():

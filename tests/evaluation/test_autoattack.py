@@ -227,24 +227,32 @@ def cnn():
     return jax.tree_util.Partial(forward, weights)
 
 
+def resnet20():
+    """The published CIFAR-10 ResNet-20 of the recorded runs."""
+    model = rv.create_model("cifar_resnet20", num_classes=10)
+    return rv.logits_fn(model, rv.load_torch(model, SHARED / "oracles/resnet20.th"))
+
+
 @pytest.mark.parametrize(
-    ("norm", "n", "names"),
+    ("network", "norm", "n", "names"),
     [
-        ("linf", 48, ("apgd-ce", "apgd-t")),
-        pytest.param("linf", 96, None, marks=pytest.mark.slow),
-        pytest.param("l2", 64, None, marks=pytest.mark.slow),
+        (cnn, "linf", 48, ("apgd-ce", "apgd-t")),
+        pytest.param(cnn, "linf", 96, None, marks=pytest.mark.slow),
+        pytest.param(cnn, "l2", 64, None, marks=pytest.mark.slow),
+        pytest.param(resnet20, "linf", 192, None, marks=pytest.mark.slow),
     ],
 )
-def test_recorded_runs_of_the_original(norm, n, names):
+def test_recorded_runs_of_the_original(network, norm, n, names):
     if not (SHARED / "oracles").is_dir():
         pytest.skip("needs the project's recorded runs in ../shared/oracles")
-    run = np.load(SHARED / "oracles" / f"cnn_relu_{norm}.npz")
-    eps = json.loads((SHARED / "oracles" / f"cnn_relu_{norm}.json").read_text())["eps"]
+    file = {cnn: "cnn_relu", resnet20: "resnet20"}[network] + f"_{norm}"
+    run = np.load(SHARED / "oracles" / f"{file}.npz")
+    eps = json.loads((SHARED / "oracles" / f"{file}.json").read_text())["eps"]
     attacks = rv.autoattack("standard")
     attacks = {name: attacks[name] for name in names or attacks}
     images = run["images"][:n].astype(np.float32) / 255
     report = rv.evaluate(
-        cnn(), images, run["labels"][:n], rv.ThreatModel(norm, eps), attacks,
+        network(), images, run["labels"][:n], rv.ThreatModel(norm, eps), attacks,
         batch_size=64, progress=False,
     )  # fmt: skip
     expected = run[f"after_{list(attacks)[-1]}"][:n]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import robustvit as rv
-from robustvit.evaluation.report import wilson
+from robustvit.evaluation.intervals import wilson
 from robustvit.models import create_model
 
 RNG = np.random.default_rng(0)

@@ -76,6 +76,10 @@ def test_edited_numbers_are_found(saved):
     assert "accuracy_after.pgd: 1.0 -> " in check({**saved, "accuracy_after": after})[1]
     threat = {**saved["threat"], "eps": "8/255"}
     assert "threat.eps: 8/255 -> 2/255" in check({**saved, "threat": threat})[1]
+    ends = [saved["clean_accuracy"], saved["robust_accuracy"]]
+    for shares in ([1.0, ends[1]], [ends[0], 0.1, ends[1]]):
+        curve = {"robust_accuracy": shares}
+        assert "curve: must fall from" in check({**saved, "curve": curve})[1]
     fewer = consistent(saved, saved["broken_by"][5:])
     assert "55 verdicts for 60 images" in check(fewer)[1]
     assert "must lie in [-1, 2]" in check(consistent(saved, [3] * N))[1]
