@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustvit.cli_verify import add_verify
+
 CONFIG_HELP = (
     "config file, with a variant behind a colon: configs/quickstart.py:standard"
 )
@@ -23,7 +25,7 @@ OVERRIDES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0 done, 2 bad input, 130/42 interrupted."""
+    """Run one command; its exit code: 0 done, 1 failed, 2 bad input, 130/42 stopped."""
     args, overrides = _parse(sys.argv[1:] if argv is None else list(argv))
     # Silences XLA's log lines about the machine; errors still come as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -62,6 +64,7 @@ def _parse(argv):
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_train(commands)
     _add_eval(commands)
+    add_verify(commands)
     _add_models(commands)
     _add_import(commands)
     _add_export(commands)

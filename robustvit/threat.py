@@ -10,6 +10,7 @@ example: a result depends on no other example of the batch.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -69,7 +70,8 @@ class ThreatModel:
 
     def distance(self, x_adv: Images, x: Images) -> PerExample:
         """Size of the perturbation, in the norm, on the [0, 1] scale."""
-        delta = jnp.abs(x_adv - x).reshape(len(x), -1)
+        # No -1: a reshape cannot work that out for no images at all.
+        delta = jnp.abs(x_adv - x).reshape(len(x), math.prod(x.shape[1:]))
         if self.norm == "linf":
             return delta.max(-1)
         return delta.sum(-1) if self.norm == "l1" else jnp.linalg.norm(delta, axis=-1)

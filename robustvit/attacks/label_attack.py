@@ -40,7 +40,7 @@ class LabelAttack:
         them breaks it.
 
     Raises:
-      ValueError: for an unknown loss or fewer than one restart.
+      ValueError: for an unknown loss, fewer than one restart, or what cannot climb.
     """
 
     attack: PGD
@@ -48,6 +48,8 @@ class LabelAttack:
     restarts: int = 1
 
     def __post_init__(self):
+        if not callable(self.attack):
+            raise ValueError(f"attack={self.attack!r} is no attack, such as PGD(...)")
         if self.loss not in {**UNTARGETED, **TARGETED}:
             known = ", ".join({**UNTARGETED, **TARGETED})
             raise ValueError(f"loss={self.loss!r} is not one of {known}")

@@ -71,15 +71,15 @@ class Descent(OneAttack):
     def _eps(self, example):
         return float(self.threat.eps) * self._level(example) / self.points
 
-    def _keep(self, ids, x_adv, predictions):
+    def _keep(self, rows, x_adv, predictions):
         """Shrink what was found, and try the same again below it."""
         ledger = self.ledger
-        x, labels = ledger.images[ids], ledger.labels[ids]
-        low, high = np.zeros(len(ids), np.float32), np.ones(len(ids), np.float32)
+        x, labels = ledger.images[rows], ledger.labels[rows]
+        low, high = np.zeros(len(rows), np.float32), np.ones(len(rows), np.float32)
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             between = x + middle[:, None, None, None] * (x_adv - x)
-            wrong = self._predict(between, ids).argmax(-1) != labels
+            wrong = self._predict(between, rows).argmax(-1) != labels
             low, high = np.where(wrong, low, middle), np.where(wrong, middle, high)
         shrunk = np.where(
             high[:, None, None, None] < 1,
@@ -88,7 +88,7 @@ class Descent(OneAttack):
         )
         distance = self.threat.distance(shrunk, x)
         # What was found at an eps is within it, whatever rounding says.
-        ledger.radius[ids] = np.minimum(distance, self._eps(ids))
+        ledger.radius[rows] = np.minimum(distance, self._eps(rows))
         for end in self._waiting:
             if self._level(end.example) > 0:
                 self.work.append((end.example, end.chain))

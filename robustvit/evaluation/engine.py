@@ -24,9 +24,9 @@ import numpy as np
 from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation import checks
 from robustvit.evaluation.descent import Descent, descending
-from robustvit.evaluation.fingerprints import fingerprint_of_data, fingerprint_of_model
-from robustvit.evaluation.forwards import Randomized, keyed
-from robustvit.evaluation.inputs import Chunk, check_labels, gather
+from robustvit.evaluation.fingerprints import fingerprints
+from robustvit.evaluation.forwards import Randomized, check_gradients, keyed
+from robustvit.evaluation.inputs import Chunk, check_labels, gather, places
 from robustvit.evaluation.ledger import Ledger
 from robustvit.evaluation.one_attack import OneAttack
 from robustvit.evaluation.predictor import Predictor
@@ -51,6 +51,7 @@ def evaluate(
     *,
     seed: int = 0,
     batch_size: int = 128,
+    ids: np.ndarray | None = None,
     class_names: tuple[str, ...] = (),
     progress: bool = True,
     state_dir: str | Path | None = None,
@@ -68,6 +69,9 @@ def evaluate(
       attacks: by name, in order. With none, only clean accuracy is measured.
       seed: of everything random.
       batch_size: examples at a time, rounded up to a multiple of the devices.
+      ids: int (n,), the places of these images in the data that they were taken from,
+        which decide what is drawn for them; by default 0 to n - 1. With the ids that
+        examples have in a larger evaluation, their verdicts are the same here.
       class_names: for the picture.
       progress: show a bar.
       state_dir: folder to keep everything in as it becomes known; the same call goes on
@@ -77,14 +81,15 @@ def evaluate(
 
     Raises:
       ValueError: for images that are not float in [0, 1], labels outside the logits,
-        logits that are not finite, an attack that left the threat model, or a
-        `state_dir` that holds another evaluation.
+        logits that are not finite, an attack that left the threat model, gradient
+        attacks on what jax cannot differentiate, or a `state_dir` that holds another
+        evaluation.
     """
     start = time.perf_counter()
     data = gather(images, labels)
     with jax.default_matmul_precision("highest"):
         run = _Evaluation(
-            forward, *data, threat, attacks, seed, batch_size, state_dir, curve
+            forward, *data, ids, threat, attacks, seed, batch_size, state_dir, curve
         )
         run.clean(attacks)
         for number, (kind, name, attack) in enumerate(run.plan(), 1):
@@ -101,6 +106,7 @@ class _Evaluation:
         forward,
         images,
         labels,
+        ids,
         threat,
         attacks,
         seed,
@@ -110,7 +116,7 @@ class _Evaluation:
     ):
         if curve < 0:
             raise ValueError(f"curve={curve} must be the number of eps, or 0")
-        self.curve = curve
+        self.curve, self.ids = curve, places(ids, len(images))
         self.threat = ThreatModel(threat.norm, float(threat.eps))
         self.seed, self.key, self.mesh = seed, jax.random.key(seed), data_mesh()
         self.random = isinstance(forward, Randomized)
@@ -122,17 +128,20 @@ class _Evaluation:
             name: attack.resolve(threat.norm, self.num_classes)
             for name, attack in attacks.items()
         }
-        self.question = self._question(images, labels)
-        self.ledger = Ledger(self.question, images, labels, state_dir)
+        check_gradients(self.forward, images[:1], self.attacks, self.num_classes)
+        self.fingerprints = fingerprints(self.forward, images, labels)
+        self.question = self._question()
+        if ids is not None:
+            self.question["ids"] = self.ids.tolist()
+        self.ledger = Ledger(self.question, images, labels, self.ids, state_dir)
 
-    def _question(self, images, labels):
+    def _question(self):
         """What is asked; a state folder answers no other question."""
-        keys = jax.random.split(self.key, 1)
         return {
             "schema": SCHEMA,
             "jax": jax.__version__,
-            "model": fingerprint_of_model(self.forward, images[:1], keys),
-            "data": fingerprint_of_data(images, labels),
+            "model": self.fingerprints["model"],
+            "data": self.fingerprints["data"],
             "threat": {"norm": self.threat.norm, "eps": float(self.threat.eps)},
             "seed": self.seed,
             "curve": self.curve,
@@ -141,10 +150,10 @@ class _Evaluation:
 
     def clean(self, asked):
         """Predictions without an attack, and a look at how the model behaves."""
-        ledger, looked = self.ledger, np.arange(min(LOOKED_AT, len(self.ledger.labels)))
+        ledger, looked = self.ledger, self.ids[:LOOKED_AT]
         if ledger.attack > 0:
             return
-        logits = self.predict(ledger.images, np.arange(len(ledger.labels)))
+        logits = self.predict(ledger.images, self.ids)
         ledger.ranks = _ranks(logits)
         ledger.clean_predictions = ledger.ranks[:, 0].copy()
         ledger.adversarial_predictions = ledger.ranks[:, 0].copy()
@@ -156,7 +165,7 @@ class _Evaluation:
         )
         found += checks.of_budget(self.attacks, self.random)
         if not self.random:
-            few = ledger.images[looked]
+            few = ledger.images[:LOOKED_AT]
             again = [self.predict(few, looked) for _ in range(REPEATS)]
             other = self.predict(few, looked, batch_size=self.predict.other_batch_size)
             found += checks.of_repetition(again)
@@ -192,13 +201,13 @@ class _Evaluation:
     def audit(self):
         """Ask once more about every stored image, in batches of another size."""
         ledger = self.ledger
-        ids = np.flatnonzero(ledger.broken_by > 0)
-        self.unstable = ids[:0]
-        if not len(ids):
+        rows = np.flatnonzero(ledger.broken_by > 0)
+        self.unstable = rows[:0]
+        if not len(rows):
             return
         size = self.predict.other_batch_size
-        logits = self.predict(ledger.x_adv[ids], ids, batch_size=size)
-        self.unstable = ids[logits.argmax(-1) == ledger.labels[ids]]
+        logits = self.predict(ledger.x_adv[rows], self.ids[rows], batch_size=size)
+        self.unstable = rows[logits.argmax(-1) == ledger.labels[rows]]
 
     def report(self, seconds, class_names):
         """What was found, with every warning."""
@@ -226,7 +235,7 @@ class _Evaluation:
             seconds=seconds,
             class_names=tuple(class_names),
             warnings=tuple(warnings),
-            fingerprints={k: self.question[k] for k in ("model", "data")},
+            fingerprints=self.fingerprints,
             effort=ledger.notes.get("effort", {}),
         )
 

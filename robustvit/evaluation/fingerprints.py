@@ -1,6 +1,6 @@
 """Short names for a model and a dataset that change when they do.
 
-fingerprint_of_model(forward, images[:1], keys[:1])      # "9f2c51d0a4e1b7c3"
+fingerprints(forward, images, labels)      # {"model": "9f2c51d0a4e1b7c3", ...}
 """
 
 from __future__ import annotations
@@ -13,20 +13,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustvit.types import Images, Keys, Labels, PyTree
+from robustvit.types import Images, Labels, PyTree
 
 LENGTH = 16
 # Where a function lies in memory is no part of what it computes.
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
-def fingerprint_of_model(forward: PyTree, images: Images, keys: Keys) -> str:
-    """From the traced program and every number in it; `forward` is a jax Partial."""
-    traced = jax.make_jaxpr(lambda f, x, k: f(x, k))(forward, images, keys)
-    digest = hashlib.sha256(ADDRESS.sub("", str(traced)).encode())
-    for leaf in [*jax.tree.leaves(forward), *traced.consts]:
-        _add(digest, leaf)
-    return digest.hexdigest()[:LENGTH]
+def fingerprints(forward: PyTree, images: Images, labels: Labels) -> dict[str, str]:
+    """Of the "model", of its "weights" alone, and of the "data".
+
+    Args:
+      forward: images and keys to logits, a jax Partial, as `forwards.keyed` makes it.
+    """
+    keys = jax.random.split(jax.random.key(0), 1)
+    with jax.default_matmul_precision("highest"):  # as it is evaluated
+        traced = jax.make_jaxpr(lambda f, x, k: f(x, k))(forward, images[:1], keys)
+    leaves = jax.tree.leaves(forward)
+    program = ADDRESS.sub("", str(traced))
+    return {
+        "model": _fingerprint(program, [*leaves, *traced.consts]),
+        # Another jax writes another program; of a closure, the weights are constants.
+        "weights": _fingerprint("", leaves or traced.consts),
+        "data": fingerprint_of_data(images, labels),
+    }
 
 
 def fingerprint_of_data(images: Images, labels: Labels) -> str:
@@ -35,6 +45,13 @@ def fingerprint_of_data(images: Images, labels: Labels) -> str:
     for start in range(0, len(images), 256):
         _add(digest, images[start : start + 256])
     _add(digest, labels)
+    return digest.hexdigest()[:LENGTH]
+
+
+def _fingerprint(text, leaves):
+    digest = hashlib.sha256(text.encode())
+    for leaf in leaves:
+        _add(digest, leaf)
     return digest.hexdigest()[:LENGTH]
 
 

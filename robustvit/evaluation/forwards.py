@@ -7,7 +7,7 @@ forward = Randomized(lambda images, key: ...)           # a randomised defence
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from robustvit.attacks.slots import SlotAttack
 from robustvit.types import Forward
 
 Partial = jax.tree_util.Partial
@@ -58,6 +59,25 @@ def keyed(forward: Forward | Randomized) -> Partial:
     if isinstance(forward, Randomized):
         return Partial(lambda images, keys: forward(images, keys))
     return Partial(lambda images, keys: forward(images))
+
+
+def check_gradients(
+    forward: Partial, images: Any, attacks: Mapping[str, SlotAttack], num_classes: int
+) -> None:
+    """Raise ValueError if an attack needs gradients that jax cannot take."""
+    climbing = [k for k, v in attacks.items() if v.passes(num_classes)[1]]
+    if not climbing:
+        return
+    keys = jax.random.split(jax.random.key(0), len(images))
+    try:
+        jax.eval_shape(jax.grad(lambda x: forward(x, keys).sum()), images)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        raise ValueError(
+            f"jax cannot differentiate this forward ({reason}), and "
+            f"{', '.join(climbing)} need its gradients: attack it without, by "
+            'autoattack(["square"])'
+        ) from error
 
 
 def _without_keys(forward, images, keys):

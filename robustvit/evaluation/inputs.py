@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 Chunk = tuple[np.ndarray, np.ndarray]
+MAX_PLACE = np.iinfo(np.int32).max
 
 
 def gather(
@@ -49,6 +50,25 @@ def _checked(images, labels):
             "normalisation belongs inside the model"
         )
     return images.astype(np.float32), labels.astype(np.int32)
+
+
+def places(ids: np.ndarray | None, n: int) -> np.ndarray:
+    """The places of n examples in the data that they come from, int32; 0 to n - 1.
+
+    Raises:
+      ValueError: for what are not n different places.
+    """
+    if ids is None:
+        return np.arange(n, dtype=np.int32)
+    ids = np.asarray(ids)
+    if ids.shape != (n,) or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(
+            f"ids must be {n} whole numbers, one per image, "
+            f"got {ids.dtype} of shape {ids.shape}"
+        )
+    if ids.min() < 0 or ids.max() > MAX_PLACE or len(np.unique(ids)) < n:
+        raise ValueError("ids must be different places in a dataset, counted from 0")
+    return ids.astype(np.int32)
 
 
 def check_labels(labels: np.ndarray, num_classes: int) -> None:

@@ -1,6 +1,6 @@
 """What an evaluation has found out so far, in memory or in a folder that survives it.
 
-    ledger = Ledger(question, images, labels, folder=Path("runs/eval-state"))
+    ledger = Ledger(question, images, labels, ids, folder=Path("runs/eval-state"))
     ledger.broken_by[i] = 2; ledger.x_adv[i] = image
     ledger.save()                       # in one piece, or not at all
 
@@ -30,7 +30,7 @@ class Ledger:
     """Per-example results, and the place that the evaluation has reached.
 
     Attributes:
-      images, labels: float32 (n, h, w, 3) and int32 (n,).
+      images, labels, ids: float32 (n, h, w, 3), int32 (n,), and places in the data.
       x_adv: like images; what broke an example, or the clean image.
       clean_predictions, adversarial_predictions: int32 (n,).
       ranks: int32 (n, r), classes by falling clean logit.
@@ -47,10 +47,11 @@ class Ledger:
         question: dict[str, Any],
         images: np.ndarray,
         labels: np.ndarray,
+        ids: np.ndarray,
         folder: str | Path | None = None,
     ):
         n = len(images)
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.ids = images, labels, ids
         self.clean_predictions = np.zeros(n, np.int32)
         self.adversarial_predictions = np.zeros(n, np.int32)
         self.ranks = np.zeros((n, 0), np.int32)

@@ -90,11 +90,11 @@ class OneAttack:
         return float(self.threat.eps)
 
     def _row(self, example, chain):
-        """Image, label, target and eps of one chain of one example."""
+        """Image, label, target, eps and place of one chain of one example."""
         ledger = self.ledger
         target = ledger.ranks[example, self.attack.rank(chain)]
         image, label = ledger.images[example], ledger.labels[example]
-        return image, label, target, self._eps(example)
+        return image, label, target, self._eps(example), ledger.ids[example]
 
     def _go_on(self, end):
         """To the example's next chain, or to the end of this attack."""
@@ -109,30 +109,30 @@ class OneAttack:
         if not self._waiting:
             return
         ledger = self.ledger
-        ids = np.array([end.example for end in self._waiting])
+        rows = np.array([end.example for end in self._waiting])
         x_adv = np.stack([np.asarray(end.x_adv) for end in self._waiting])
-        self._check_inside(x_adv, ledger.images[ids])
-        predictions = self._predict(x_adv, ids).argmax(-1)
-        wrong = predictions != ledger.labels[ids]
+        self._check_inside(x_adv, ledger.images[rows])
+        predictions = self._predict(x_adv, rows).argmax(-1)
+        wrong = predictions != ledger.labels[rows]
         for end in (self._waiting[i] for i in np.flatnonzero(~wrong)):
             self._go_on(end)
         self._waiting = [self._waiting[i] for i in np.flatnonzero(wrong)]
         if wrong.any():
-            self._keep(ids[wrong], x_adv[wrong], predictions[wrong])
+            self._keep(rows[wrong], x_adv[wrong], predictions[wrong])
         self._waiting = []
 
-    def _predict(self, images, ids):
-        return self.predict(images, ids, batch_size=self.group_size)
+    def _predict(self, images, rows):
+        return self.predict(images, self.ledger.ids[rows], batch_size=self.group_size)
 
-    def _keep(self, ids, x_adv, predictions):
+    def _keep(self, rows, x_adv, predictions):
         """Write down examples that are broken."""
         ledger = self.ledger
-        ledger.x_adv[ids] = x_adv
-        ledger.adversarial_predictions[ids] = predictions
-        ledger.broken_by[ids] = self.number
-        distance = self.threat.distance(x_adv, ledger.images[ids])
-        ledger.radius[ids] = np.minimum(distance, self.threat.eps)
-        self._bar.update(len(ids))
+        ledger.x_adv[rows] = x_adv
+        ledger.adversarial_predictions[rows] = predictions
+        ledger.broken_by[rows] = self.number
+        distance = self.threat.distance(x_adv, ledger.images[rows])
+        ledger.radius[rows] = np.minimum(distance, self.threat.eps)
+        self._bar.update(len(rows))
 
     def _check_inside(self, x_adv, x):
         distance = float(np.max(self.threat.distance(x_adv, x)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustvit.attacks.as_json import to_json
 from robustvit.evaluation.checks import Warning
 from robustvit.evaluation.descent import SLACK, grid
+from robustvit.evaluation.hardware import devices
 from robustvit.evaluation.intervals import wilson
 from robustvit.threat import ThreatModel, format_eps
 
@@ -35,7 +38,7 @@ class Report:
       seconds: wall time, compilation included.
       class_names: may be empty.
       warnings: reasons to doubt the numbers.
-      fingerprints: of the "model" and the "data".
+      fingerprints: of the "model", of its "weights" alone, and of the "data".
       effort: by attack, "seconds", "forwards" and "backwards" (passes of the model, in
         examples), "slots", and how many steps of them were "busy_steps".
     """
@@ -60,7 +63,7 @@ class Report:
     @property
     def clean_accuracy(self) -> float:
         """Share of examples that are right without an attack."""
-        return float((self.broken_by != 0).mean())
+        return summary(self.broken_by, self.attacks)["clean_accuracy"]
 
     @property
     def robust(self) -> np.ndarray:
@@ -70,15 +73,12 @@ class Report:
     @property
     def robust_accuracy(self) -> float:
         """Share of examples that withstood everything: the number to report."""
-        return float(self.robust.mean())
+        return summary(self.broken_by, self.attacks)["robust_accuracy"]
 
     @property
     def accuracy_after(self) -> dict[str, float]:
         """Accuracy left after each attack, in order: never rises."""
-        return {
-            name: float(((self.broken_by == -1) | (self.broken_by > number)).mean())
-            for number, name in enumerate(self.attacks, 1)
-        }
+        return summary(self.broken_by, self.attacks)["accuracy_after"]
 
     @property
     def curve(self) -> dict[float, float]:
@@ -93,15 +93,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the images, ready for JSON."""
-        n = len(self.labels)
         return {
             "schema": SCHEMA,
-            "num_examples": n,
-            "clean_accuracy": self.clean_accuracy,
-            "clean_interval95": wilson(self.clean_accuracy, n),
-            "robust_accuracy": self.robust_accuracy,
-            "robust_interval95": wilson(self.robust_accuracy, n),
-            "accuracy_after": self.accuracy_after,
+            **summary(self.broken_by, self.attacks),
             "curve": {
                 "eps": [format_eps(eps) for eps in self.curve],
                 "robust_accuracy": list(self.curve.values()),
@@ -111,13 +105,13 @@ class Report:
                 "eps": format_eps(float(self.threat.eps)),
                 "eps_float": float(self.threat.eps),
             },
-            "attacks": {name: asdict(attack) for name, attack in self.attacks.items()},
+            "attacks": {name: to_json(attack) for name, attack in self.attacks.items()},
             "warnings": [asdict(warning) for warning in self.warnings],
             "fingerprints": self.fingerprints,
             "seed": self.seed,
             "effort": self.effort,
             "seconds": round(self.seconds, 2),
-            "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "device": devices(),
             "versions": {"jax": jax.__version__, "numpy": np.__version__},
             "broken_by": self.broken_by.tolist(),
         }
@@ -148,3 +142,21 @@ class Report:
             text.append(f"  {name:<12} {value:7.2%}   [{low:.2%}, {high:.2%}]")
         text += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(text)
+
+
+def summary(broken_by: np.ndarray, attacks: Iterable[str]) -> dict[str, Any]:
+    """The numbers that follow from who was broken by which of the named attacks."""
+    n = len(broken_by)
+    robust = float((broken_by == -1).mean())
+    clean = float((broken_by != 0).mean())
+    return {
+        "num_examples": n,
+        "clean_accuracy": clean,
+        "clean_interval95": wilson(clean, n),
+        "robust_accuracy": robust,
+        "robust_interval95": wilson(robust, n),
+        "accuracy_after": {
+            name: float(((broken_by == -1) | (broken_by > number)).mean())
+            for number, name in enumerate(attacks, 1)
+        },
+    }

@@ -82,7 +82,8 @@ class SlotRunner:
 
         Args:
           work: consumed from the left; what is appended meanwhile is done as well.
-          data: (example, chain) to image (h, w, 3), label, target and eps.
+          data: (example, chain) to image (h, w, 3), label, target, eps, and the
+            example's place in the data, which is what its randomness depends on.
         """
         while work or (self._example >= 0).any():
             self._fill(work, data)
@@ -111,11 +112,10 @@ class SlotRunner:
             return
         shape = rows[0][1][0].shape
         x = np.zeros((self.size, *shape), np.float32)
-        y, target = np.zeros((2, self.size), np.int32)
+        y, target, ids = np.zeros((3, self.size), np.int32)
         eps = np.zeros(self.size, np.float32)
         for slot, values in rows:
-            x[slot], y[slot], target[slot], eps[slot] = values
-        ids = np.maximum(self._example, 0)
+            x[slot], y[slot], target[slot], eps[slot], ids[slot] = values
         arrays = (entering, x, y, target, eps, ids, self._chain.copy())
         self._state, self._threat = _enter(
             self.attack, self._mesh, self._norm, self._state, self._threat, self._key,
@@ -141,11 +141,11 @@ class SlotRunner:
 
 @partial(jax.jit, static_argnames=("attack", "mesh", "norm"), donate_argnames="state")
 def _enter(
-    attack, mesh, norm, state, threat, key, entering, x, y, target, eps, example, chain
+    attack, mesh, norm, state, threat, key, entering, x, y, target, eps, ids, chain
 ):
     """Put new examples where `entering` says so."""
-    keys = jax.vmap(lambda e, c: jax.random.fold_in(jax.random.fold_in(key, e), c))(
-        example, chain
+    keys = jax.vmap(lambda i, c: jax.random.fold_in(jax.random.fold_in(key, i), c))(
+        ids, chain
     )
     if threat is not None:
         eps = jnp.where(entering, eps, threat.eps)
