@@ -19,7 +19,7 @@ ROOMS = {
     "training.throughput": 2, "training.settings": 2,
     "training.loop": 3, "evaluation": 3, "analysis": 3, "planning": 3,
     "runs": 4, "commands": 4, "weights": 4, "config_files": 4, "workdir": 4,
-    "doctor": 4, "cli": 4,
+    "doctor": 4, "cli": 4, "cli_eval": 4,
     "__main__": 5, "__init__": 5,
 }  # fmt: skip
 
@@ -29,7 +29,10 @@ ALLOWED = {
     ("threat", "types"),  # the nouns are everybody's
     ("losses", "types"),
 }
-ONE_ROOM = {"runs", "commands", "weights", "config_files", "workdir", "doctor", "cli"}
+ONE_ROOM = {
+    "runs", "commands", "weights", "config_files", "workdir", "doctor", "cli",
+    "cli_eval",
+}  # fmt: skip
 PURE = ("types", "threat", "losses", "attacks", "models", "objectives", "training.step")
 PURE_IMPORTS = {"jax", "flax", "optax", "jaxtyping", "numpy", "robustvit", "__future__"}
 

@@ -28,6 +28,7 @@ class Report:
       images, labels: what it was asked of, (n, h, w, 3) in [0, 1] and (n,).
       x_adv: float32 (n, h, w, 3); the clean image where nothing broke it.
       clean_predictions, adversarial_predictions: int (n,).
+      audited_predictions: int (n,); on `x_adv`, once all attacks were over.
       broken_by: int (n,); 0 wrong without an attack, i the i-th attack, -1 robust.
       radius: float (n,); size of the smallest perturbation that is known to break an
         example: 0 if it is wrong without one, infinite if nothing did.
@@ -48,6 +49,7 @@ class Report:
     x_adv: np.ndarray = field(repr=False)
     clean_predictions: np.ndarray = field(repr=False)
     adversarial_predictions: np.ndarray = field(repr=False)
+    audited_predictions: np.ndarray = field(repr=False)
     broken_by: np.ndarray = field(repr=False)
     radius: np.ndarray = field(repr=False)
     seconds: float
@@ -71,6 +73,15 @@ class Report:
     def robust_accuracy(self) -> float:
         """Share of examples that withstood everything: the number to report."""
         return float(self.robust.mean())
+
+    @property
+    def reevaluated_accuracy(self) -> float:
+        """Share of `x_adv` that is right when asked again, as RobustBench reports it.
+
+        `robust_accuracy`, unless labels depend on the batch around an image, or on
+        chance; a warning says so.
+        """
+        return float((self.audited_predictions == self.labels).mean())
 
     @property
     def accuracy_after(self) -> dict[str, float]:
@@ -101,6 +112,7 @@ class Report:
             "clean_interval95": wilson(self.clean_accuracy, n),
             "robust_accuracy": self.robust_accuracy,
             "robust_interval95": wilson(self.robust_accuracy, n),
+            "reevaluated_accuracy": self.reevaluated_accuracy,
             "accuracy_after": self.accuracy_after,
             "curve": {
                 "eps": [format_eps(eps) for eps in self.curve],
