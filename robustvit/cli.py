@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustvit.cli_eval import add_eval
 from robustvit.cli_verify import add_verify
 
 CONFIG_HELP = (
@@ -63,7 +64,7 @@ def _parse(argv):
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_train(commands)
-    _add_eval(commands)
+    add_eval(commands)
     add_verify(commands)
     _add_models(commands)
     _add_import(commands)
@@ -90,54 +91,6 @@ def _add_train(commands):
         "--workdir", required=True, type=Path, help="folder of the run; made if missing"
     )
     train.set_defaults(run=_train)
-
-
-def _add_eval(commands):
-    evaluate = commands.add_parser(
-        "eval",
-        help="attack a trained model and write a robustness report",
-        description="Accuracy of a run's model, clean and under attack, as JSON and as "
-        "a picture.",
-    )
-    add = evaluate.add_argument
-    add("--workdir", required=True, help="folder of the run (may be gs://...)")
-    add("--checkpoint", default="best", help="best, latest or a step; default: best")
-    add(
-        "--attack",
-        default="pgd",
-        choices=(
-            "clean", "fgsm", "pgd", "autoattack",
-            "apgd-ce", "apgd-t", "fab-t", "square",
-        ),
-        help="default: pgd; a number to publish wants autoattack, which can be killed "
-        "and goes on with the same command",
-    )  # fmt: skip
-    add(
-        "--version",
-        default="standard",
-        choices=("standard", "plus", "rand"),
-        help="of autoattack; default: standard",
-    )
-    add("--steps", type=int, default=20, help="of pgd; default: 20")
-    add("--step-size", help="like --eps; default: 2.5 eps / steps")
-    add("--restarts", type=int, default=1, help="an example falls if any run breaks it")
-    add(
-        "--loss",
-        default="cross_entropy",
-        help="cross_entropy (default), margin, dlr or targeted_cross_entropy",
-    )
-    add("--norm", help="linf, l2 or l1; default: the one the run was trained for")
-    add("--eps", help="like 8/255; default: the one the run was trained for")
-    add("--split", help="like test[:1000]; default: the run's test split")
-    add("--data-dir", help="where TFDS datasets lie; default: as in training")
-    add("--batch-size", type=int, default=128, help="default: 128")
-    add("--seed", type=int, default=0, help="of the attack's random starts")
-    add(
-        "--report",
-        type=Path,
-        help="default: WORKDIR/report-ATTACK-NORM-EPS.json; a .png goes beside it",
-    )
-    evaluate.set_defaults(run=_eval)
 
 
 def _add_models(commands):
@@ -213,40 +166,6 @@ def _train(args, overrides):
     from robustvit.config_files import load_config
 
     train(load_config(args.config, overrides), args.workdir)
-
-
-def _eval(args, _):
-    from robustvit import commands
-    from robustvit.runs import open_run
-    from robustvit.threat import ThreatModel
-
-    trained = open_run(args.workdir, args.checkpoint)[2].threat
-    threat = ThreatModel(args.norm or trained.norm, args.eps or trained.eps)
-    attacks = commands.attacks_from_flags(
-        args.attack,
-        threat,
-        steps=args.steps,
-        step_size=args.step_size,
-        restarts=args.restarts,
-        loss=args.loss,
-        version=args.version,
-    )
-    path = args.report or commands.default_report_path(
-        args.workdir, args.attack, threat
-    )
-    resumable = args.attack not in ("clean", "fgsm", "pgd")
-    commands.evaluate_run(
-        args.workdir,
-        path,
-        threat=threat,
-        attacks=attacks,
-        split=args.split,
-        seed=args.seed,
-        checkpoint=args.checkpoint,
-        batch_size=args.batch_size,
-        data_dir=args.data_dir,
-        state_dir=path.with_suffix(".state") if resumable else None,
-    )
 
 
 def _models(args, _):

@@ -16,11 +16,12 @@ from robustvit.attacks import PGD, LabelAttack, autoattack, fgsm
 from robustvit.attacks.autoattack import STANDARD
 from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation import Report, evaluate, logits_fn
+from robustvit.evaluation.robustbench import ModelInfo, Rules, log_lines, to_entry
 from robustvit.threat import ThreatModel, format_eps, parse_eps
 from robustvit.training.loop import fit
 from robustvit.training.step import init_state
 from robustvit.weights import start_from
-from robustvit.workdir import claim
+from robustvit.workdir import claim, write_json
 
 REPORT = "report.json"
 
@@ -60,32 +61,52 @@ def evaluate_run(
     checkpoint: str = "best",
     batch_size: int = 128,
     data_dir: str | None = None,
+    on_error: str | None = None,
     state_dir: Path | None = None,
 ) -> Report:
-    """Evaluate a checkpoint on a split, and write `path` and a picture beside it."""
+    """Evaluate a checkpoint on a split, and write `path` and a picture beside it.
+
+    What is None is as the run's config has it.
+    """
     model, variables, config, step = runs.open_run(workdir, checkpoint)
     config.data.dir = data_dir or config.data.dir
+    config.data.on_error = on_error or config.data.on_error
     chosen: str = split or config.data.test_split
+    source = runs.open_data(config, chosen)
     report = evaluate(
         logits_fn(model, variables),
-        runs.labelled_chunks(config, chosen),
+        runs.labelled_chunks(config, source),
         None,
         threat,
         attacks,
         seed=seed,
         batch_size=batch_size,
-        class_names=runs.open_data(config, chosen).class_names,
+        class_names=source.class_names,
         progress=sys.stderr.isatty(),
         state_dir=state_dir,
     )
     report.to_json(
-        path, workdir=workdir, step=step, dataset=config.data.name, split=chosen
+        path,
+        workdir=workdir,
+        step=step,
+        dataset=config.data.name,
+        split=chosen,
+        preprocessing=str(runs.eval_transform(config)),
     )
     picture = path.with_suffix(".png")
     report.plot(picture)
     say(f"{config.data.name} {chosen}, checkpoint {step}: {report}")
     say(f"wrote {path} and {picture}")
     return report
+
+
+def write_entry(report: Report, path: Path, rules: Rules, info: ModelInfo) -> None:
+    """RobustBench's JSON and AutoAttack's log, beside the report at `path`."""
+    entry, log = path.with_suffix(".robustbench.json"), path.with_suffix(".log")
+    lines = log_lines(report)
+    write_json(entry, to_entry(report, rules, info))
+    log.write_text("\n".join(lines) + "\n")
+    say("\n".join([*lines, f"wrote {entry} and {log}"]))
 
 
 def attacks_from_flags(

@@ -24,6 +24,7 @@ from robustvit.attacks import ATTACKS, PGD, light_step_size
 from robustvit.data import pipeline, transforms
 from robustvit.data.augment import Augment
 from robustvit.data.sources import Source, open_source
+from robustvit.evaluation.inputs import Chunk
 from robustvit.models import MODELS, create_model
 from robustvit.objectives import OBJECTIVES
 from robustvit.parallel import data_mesh, replicated
@@ -211,7 +212,7 @@ def build_data(c: Config) -> TrainData:
         ),
         val=lambda: pipeline.eval_batches(
             held_out,
-            transforms.EvalTransform(size, c.data.crop_pct),
+            eval_transform(c),
             batch_size=batch_size,
             **options,
         ),
@@ -228,14 +229,17 @@ def open_data(c: Config, split: str) -> Source:
     return open_source(c.data.name, split, data_dir=c.data.dir or None)
 
 
-def labelled_chunks(
-    c: Config, split: str, *, batch_size: int = 512
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Float images in [0, 1] and labels of a split, for `evaluate`."""
+def eval_transform(c: Config) -> transforms.EvalTransform:
+    """How images reach the model outside training."""
+    return transforms.EvalTransform(c.data.image_size, c.data.crop_pct)
+
+
+def labelled_chunks(c: Config, source: Source) -> Iterator[Chunk]:
+    """Float images in [0, 1] and labels of a source, for `evaluate`."""
     batches = pipeline.eval_batches(
-        open_data(c, split),
-        transforms.EvalTransform(c.data.image_size, c.data.crop_pct),
-        batch_size=batch_size,
+        source,
+        eval_transform(c),
+        batch_size=512,
         **_loading(c, pipeline.LoaderStats()),
     )
     for batch in batches:

@@ -63,7 +63,7 @@ def open_folder(path: str, split: str) -> FolderSource:
     # The training classes define the labels: a class that is missing from a validation
     # folder must not shift the labels of those after it.
     reference = roots.get("train", roots[runs[0][0]])
-    class_names = _class_names(reference)
+    class_names = names_of_classes(reference)
     label_of = {name: label for label, name in enumerate(class_names)}
     if strangers := {file.parent.name for file in chosen} - label_of.keys():
         raise ValueError(
@@ -92,7 +92,7 @@ def _split_roots(root: Path, split: str) -> dict[str, Path]:
     return {child.name: child for child in children}
 
 
-def _class_names(root: Path) -> tuple[str, ...]:
+def names_of_classes(root: Path) -> tuple[str, ...]:
     """Sorted class names; one class alone cannot be learned and is a wrong path."""
     names = tuple(child.name for child in _directories(root))
     if len(names) < 2:

@@ -46,11 +46,16 @@ class TfdsSource:
         label = int(record[self.label_feature])
         return {"image": record[self.image_feature], "label": label}
 
-    def describe(self, index: int) -> str:
-        """For example "cifar10/3.0.2 train example 17 (train_16399)"."""
+    def file_name(self, index: int) -> str:
+        """What an example was made from, or "" if the dataset does not say."""
         record = self.records[index]
         files = [record[name] for name in FILE_NAME_FEATURES if name in record]
-        suffix = f" ({files[0].decode()})" if files else ""
+        return files[0].decode() if files else ""
+
+    def describe(self, index: int) -> str:
+        """For example "cifar10/3.0.2 train example 17 (train_16399)"."""
+        file = self.file_name(index)
+        suffix = f" ({file})" if file else ""
         return f"{self.name} {self.split} example {index}{suffix}"
 
 

@@ -5,7 +5,8 @@
 
 Three kinds of name: "digits" (inside scikit-learn, no download), "folder:<path>" (one
 directory per class), and any TFDS image dataset prepared in array_record format. All
-take the split grammar of TFDS: "train", "train[:90%]", "test[1000:2000]".
+take the split grammar of TFDS: "train", "train[:90%]", "test[1000:2000]". ImageNet and
+CIFAR also have the split "robustbench", see robustbench.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from robustvit.data import folders, prepared, splits
+from robustvit.data import folders, prepared, robustbench, splits
 
 NUM_DIGITS_TRAIN = 1437  # of 1,797: four fifths
 DIGITS_SIZE = 32  # 8x8 scans enlarged to the size of the CIFAR models
@@ -84,6 +85,8 @@ def open_source(name: str, split: str, *, data_dir: str | None = None) -> Source
       split: in the TFDS grammar.
       data_dir: where TFDS datasets are prepared; by default where TFDS puts them.
     """
+    if robustbench.is_meant(split):
+        return robustbench.open_images(name, split, data_dir=data_dir)
     if name == "digits":
         return _digits(split)
     if name.startswith("folder:"):

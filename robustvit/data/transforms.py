@@ -242,10 +242,20 @@ class EvalTransform:
                 f"got interpolation={self.interpolation!r}, wanted one of {[*FILTERS]}"
             )
 
+    @property
+    def shorter_side(self) -> int:
+        """Of the image, before it is cropped."""
+        return math.floor(self.size / self.crop_pct)
+
+    def __str__(self) -> str:
+        """In torchvision's words: "Resize(224, bicubic), CenterCrop(224)"."""
+        resize = f"Resize({self.shorter_side}, {self.interpolation})"
+        return f"{resize}, CenterCrop({self.size})"
+
     def __call__(self, image: Raw) -> Pixels:
         """Uint8 pixels (size, size, 3)."""
-        short = math.floor(self.size / self.crop_pct)
-        pixels = resize_shorter_side(decode(image), short, self.interpolation)
+        pixels = decode(image)
+        pixels = resize_shorter_side(pixels, self.shorter_side, self.interpolation)
         # round(), as in torchvision: half a pixel goes to the even side.
         top, left = (round((side - self.size) / 2) for side in pixels.shape[:2])
         return pixels[top : top + self.size, left : left + self.size]

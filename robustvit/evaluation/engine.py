@@ -200,14 +200,13 @@ class _Evaluation:
 
     def audit(self):
         """Ask once more about every stored image, in batches of another size."""
-        ledger = self.ledger
-        rows = np.flatnonzero(ledger.broken_by > 0)
-        self.unstable = rows[:0]
-        if not len(rows):
-            return
-        size = self.predict.other_batch_size
-        logits = self.predict(ledger.x_adv[rows], self.ids[rows], batch_size=size)
-        self.unstable = rows[logits.argmax(-1) == ledger.labels[rows]]
+        ledger, size = self.ledger, self.predict.other_batch_size
+        self.audited = ledger.adversarial_predictions
+        if self.attacks:
+            logits = self.predict(ledger.x_adv, self.ids, batch_size=size)
+            self.audited = logits.argmax(-1)
+        right, robust = self.audited == ledger.labels, ledger.broken_by == -1
+        self.unstable = np.flatnonzero(right != robust)
 
     def report(self, seconds, class_names):
         """What was found, with every warning."""
@@ -229,6 +228,7 @@ class _Evaluation:
             x_adv=ledger.x_adv,
             clean_predictions=ledger.clean_predictions,
             adversarial_predictions=ledger.adversarial_predictions,
+            audited_predictions=self.audited,
             broken_by=ledger.broken_by,
             radius=ledger.radius,
             curve_points=self.curve,

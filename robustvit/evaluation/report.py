@@ -31,6 +31,7 @@ class Report:
       images, labels: what it was asked of, (n, h, w, 3) in [0, 1] and (n,).
       x_adv: float32 (n, h, w, 3); the clean image where nothing broke it.
       clean_predictions, adversarial_predictions: int (n,).
+      audited_predictions: int (n,); on `x_adv`, once all attacks were over.
       broken_by: int (n,); 0 wrong without an attack, i the i-th attack, -1 robust.
       radius: float (n,); size of the smallest perturbation that is known to break an
         example: 0 if it is wrong without one, infinite if nothing did.
@@ -51,6 +52,7 @@ class Report:
     x_adv: np.ndarray = field(repr=False)
     clean_predictions: np.ndarray = field(repr=False)
     adversarial_predictions: np.ndarray = field(repr=False)
+    audited_predictions: np.ndarray = field(repr=False)
     broken_by: np.ndarray = field(repr=False)
     radius: np.ndarray = field(repr=False)
     seconds: float
@@ -76,6 +78,15 @@ class Report:
         return summary(self.broken_by, self.attacks)["robust_accuracy"]
 
     @property
+    def reevaluated_accuracy(self) -> float:
+        """Share of `x_adv` that is right when asked again, as RobustBench reports it.
+
+        `robust_accuracy`, unless labels depend on the batch around an image, or on
+        chance; a warning says so.
+        """
+        return float((self.audited_predictions == self.labels).mean())
+
+    @property
     def accuracy_after(self) -> dict[str, float]:
         """Accuracy left after each attack, in order: never rises."""
         return summary(self.broken_by, self.attacks)["accuracy_after"]
@@ -96,6 +107,7 @@ class Report:
         return {
             "schema": SCHEMA,
             **summary(self.broken_by, self.attacks),
+            "reevaluated_accuracy": self.reevaluated_accuracy,
             "curve": {
                 "eps": [format_eps(eps) for eps in self.curve],
                 "robust_accuracy": list(self.curve.values()),
