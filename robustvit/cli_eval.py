@@ -93,6 +93,13 @@ def _add_protocol(add):
 
 
 def _add_rest(add):
+    add(
+        "--curve",
+        type=int,
+        default=0,
+        metavar="POINTS",
+        help="robust accuracy at so many smaller eps as well, from the same run",
+    )
     add("--data-dir", help="where TFDS datasets lie; default: as in training")
     add("--batch-size", type=int, default=128, help="default: 128")
     add(
@@ -111,6 +118,7 @@ def run(args: argparse.Namespace, _: list[str]) -> None:
         "checkpoint": args.checkpoint,
         "batch_size": args.batch_size,
         "data_dir": args.data_dir,
+        "curve": args.curve,
     }
     if args.protocol:
         _run_robustbench(args, config, common)

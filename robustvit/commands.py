@@ -63,6 +63,7 @@ def evaluate_run(
     data_dir: str | None = None,
     on_error: str | None = None,
     state_dir: Path | None = None,
+    curve: int = 0,
 ) -> Report:
     """Evaluate a checkpoint on a split, and write `path` and a picture beside it.
 
@@ -84,6 +85,7 @@ def evaluate_run(
         class_names=source.class_names,
         progress=sys.stderr.isatty(),
         state_dir=state_dir,
+        curve=curve,
     )
     report.to_json(
         path,
