@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from robustvit.attacks.slots import SlotAttack
-from robustvit.evaluation import checks
+from robustvit.evaluation import checks, gradients
 from robustvit.evaluation.fingerprints import fingerprint_of_data, fingerprint_of_model
 from robustvit.evaluation.forwards import Randomized, keyed
 from robustvit.evaluation.inputs import Chunk, check_labels, gather
@@ -129,7 +129,11 @@ class _Evaluation:
         ledger.clean_predictions = ledger.ranks[:, 0].copy()
         ledger.adversarial_predictions = ledger.ranks[:, 0].copy()
         ledger.broken_by[ledger.ranks[:, 0] != ledger.labels] = 0
-        found = checks.of_logits(logits)
+        found = checks.of_logits(logits) + checks.of_precision(logits)
+        found += checks.of_accuracy(ledger.broken_by == -1, self.num_classes)
+        found += checks.of_eps(
+            self.threat.norm, self.threat.eps, ledger.images[0].size
+        )
         found += checks.of_classes(
             asked, self.attacks, self.threat.norm, self.num_classes
         )
@@ -140,9 +144,19 @@ class _Evaluation:
             other = self.predict(few, looked, batch_size=self.predict.other_batch_size)
             found += checks.of_repetition(again)
             found += checks.of_batches(again[0], other)
+        if not self.random and self._climbs():
+            found += gradients.judge(
+                gradients.measure(
+                    self.predict, few, looked, ledger.labels[looked], self.threat
+                )
+            )
         ledger.notes["warnings"] = [asdict(warning) for warning in found]
         ledger.attack = 1
         ledger.save()
+
+    def _climbs(self):
+        """Whether any attack uses gradients; a forward need not have them otherwise."""
+        return any(a.passes(self.num_classes)[1] for a in self.attacks.values())
 
     def attack(self, number, name, progress):
         """Everything that is left, against one attack."""
@@ -172,6 +186,8 @@ class _Evaluation:
         failed = ledger.notes.get("failed", {})
         warnings = [checks.Warning(**w) for w in ledger.notes["warnings"]]
         warnings += checks.of_climbs(failed)
+        successes = ledger.notes.get("successes", {})
+        warnings += checks.of_reach(self.attacks, self.threat.eps, successes)
         warnings += checks.of_square(self.attacks, ledger.broken_by)
         if not self.random:  # whose labels change by themselves
             size = self.predict.other_batch_size

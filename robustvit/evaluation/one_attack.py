@@ -52,6 +52,9 @@ class OneAttack:
         start, ledger = time.perf_counter(), self.ledger
         failed = Counter(ledger.notes.setdefault("failed", {}).get(self.name, {}))
         ledger.notes["failed"][self.name] = failed
+        successes = ledger.notes.setdefault("successes", {})
+        self._successes = Counter(successes.get(self.name, {}))
+        successes[self.name] = self._successes
         self._bar = tqdm(
             total=len(self.standing), desc=self.name, unit="img",
             disable=not progress, leave=False,
@@ -106,6 +109,7 @@ class OneAttack:
             ledger.x_adv[end.example] = image
             ledger.adversarial_predictions[end.example] = prediction
             ledger.broken_by[end.example] = self.number
+            self._successes.update(["all", *(["late"] if end.late else [])])
             self._bar.update()
         self._waiting = []
 
