@@ -1,8 +1,8 @@
 """Does the number mean what it says? Named warnings for the known ways it may not.
 
 Most follow the flags of AutoAttack (Croce & Hein 2020, arXiv:2003.01690, and the
-documentation of its authors' code); the others are ours. Whether gradients belong to the
-forward at all is measured in gradients.py.
+documentation of its authors' code); the others are ours. Whether gradients belong to
+the forward at all is measured in gradients.py.
 
     for warning in warnings: print(warning)      # "softmax: the model returns ..."
 """
@@ -27,6 +27,7 @@ FEWEST = 5  # such climbs that count; fewer may be chance
 PROBABILITY = 1e-5
 ENOUGH = 20  # examples from which clean accuracy is held against chance
 BARELY = 1 - 1e-6  # of eps, so that rounding does not matter
+UNDERFLOW = 88.0  # margin whose softmax is 0 in float32, and the gradient with it
 LATE = 0.2  # share of an attack's successes that came in its last quarter
 # norm: mean size of a change per value that is too small or too large to be meant; l2
 # and l1 count many values, most of which barely change.
@@ -78,6 +79,19 @@ def of_precision(logits: Logits) -> list[Warning]:
             )
             return [Warning("low-precision", text)]
     return []
+
+
+def of_scale(logits: Logits) -> list[Warning]:
+    """Logits so far apart that cross-entropy is flat in float32."""
+    top = np.sort(logits.astype(np.float32), axis=1)[:, -2:]
+    margin = float(np.median(top[:, -1] - top[:, 0])) if top.shape[1] > 1 else 0.0
+    if margin <= UNDERFLOW:
+        return []
+    text = (
+        f"the two largest logits are typically {margin:.3g} apart, where cross-entropy "
+        "has no gradient in float32: divide the logits, or attack with DLR"
+    )
+    return [Warning("saturated", text)]
 
 
 def of_accuracy(right: np.ndarray, num_classes: int) -> list[Warning]:

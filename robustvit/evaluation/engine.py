@@ -130,10 +130,9 @@ class _Evaluation:
         ledger.adversarial_predictions = ledger.ranks[:, 0].copy()
         ledger.broken_by[ledger.ranks[:, 0] != ledger.labels] = 0
         found = checks.of_logits(logits) + checks.of_precision(logits)
+        found += checks.of_scale(logits)
         found += checks.of_accuracy(ledger.broken_by == -1, self.num_classes)
-        found += checks.of_eps(
-            self.threat.norm, self.threat.eps, ledger.images[0].size
-        )
+        found += checks.of_eps(self.threat.norm, self.threat.eps, ledger.images[0].size)
         found += checks.of_classes(
             asked, self.attacks, self.threat.norm, self.num_classes
         )

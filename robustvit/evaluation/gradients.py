@@ -60,7 +60,7 @@ def measure(
     labels: np.ndarray,
     threat: ThreatModel,
 ) -> Slopes:
-    """Both kinds of slopes, for the cost of two gradients and eight forwards an image."""
+    """Both kinds of slopes: two gradients and eight forwards an image."""
     keys = jax.random.split(jax.random.key(0), len(images))
     near = np.asarray(threat.random_start(images, keys))
     points = np.clip(np.concatenate([images, near]), STEP, 1 - STEP)
