@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from robustvit.attacks.slots import SlotAttack
-from robustvit.evaluation import checks
+from robustvit.evaluation import checks, gradients
 from robustvit.evaluation.descent import Descent, descending
 from robustvit.evaluation.fingerprints import fingerprints
 from robustvit.evaluation.forwards import Randomized, check_gradients, keyed
@@ -150,7 +150,7 @@ class _Evaluation:
 
     def clean(self, asked):
         """Predictions without an attack, and a look at how the model behaves."""
-        ledger, looked = self.ledger, self.ids[:LOOKED_AT]
+        ledger = self.ledger
         if ledger.attack > 0:
             return
         logits = self.predict(ledger.images, self.ids)
@@ -159,20 +159,35 @@ class _Evaluation:
         ledger.adversarial_predictions = ledger.ranks[:, 0].copy()
         wrong = ledger.ranks[:, 0] != ledger.labels
         ledger.broken_by[wrong], ledger.radius[wrong] = 0, 0.0
-        found = checks.of_logits(logits)
-        found += checks.of_classes(
-            asked, self.attacks, self.threat.norm, self.num_classes
-        )
-        found += checks.of_budget(self.attacks, self.random)
-        if not self.random:
-            few = ledger.images[:LOOKED_AT]
-            again = [self.predict(few, looked) for _ in range(REPEATS)]
-            other = self.predict(few, looked, batch_size=self.predict.other_batch_size)
-            found += checks.of_repetition(again)
-            found += checks.of_batches(again[0], other)
+        found = self._doubts(asked, logits)
         ledger.notes["warnings"] = [asdict(warning) for warning in found]
         ledger.attack = 1
         ledger.save()
+
+    def _doubts(self, asked, logits):
+        """What the clean logits, and a few calls more, say against the evaluation."""
+        ledger, threat = self.ledger, self.threat
+        found = [
+            *checks.of_logits(logits),
+            *checks.of_precision(logits),
+            *checks.of_scale(logits),
+            *checks.of_accuracy(np.asarray(ledger.broken_by == -1), self.num_classes),
+            *checks.of_eps(threat.norm, threat.eps, ledger.images[0].size),
+            *checks.of_classes(asked, self.attacks, threat.norm, self.num_classes),
+            *checks.of_budget(self.attacks, self.random),
+        ]
+        if self.random:
+            return found
+        few, ids = ledger.images[:LOOKED_AT], self.ids[:LOOKED_AT]
+        again = [self.predict(few, ids) for _ in range(REPEATS)]
+        other = self.predict(few, ids, batch_size=self.predict.other_batch_size)
+        found += checks.of_repetition(again)
+        found += checks.of_batches(again[0], other)
+        if any(a.passes(self.num_classes)[1] for a in self.attacks.values()):
+            labels = ledger.labels[:LOOKED_AT]
+            slopes = gradients.measure(self.predict, few, ids, labels, threat)
+            found += gradients.judge(slopes)
+        return found
 
     def plan(self):
         """What is run, in order: how, its name, the attack."""
@@ -215,6 +230,8 @@ class _Evaluation:
         failed = {name: failed[name] for name in self.attacks if name in failed}
         warnings = [checks.Warning(**w) for w in ledger.notes["warnings"]]
         warnings += checks.of_climbs(failed)
+        successes = ledger.notes.get("successes", {})
+        warnings += checks.of_reach(self.attacks, self.threat.eps, successes)
         warnings += checks.of_square(self.attacks, ledger.broken_by)
         if not self.random:  # whose labels change by themselves
             size = self.predict.other_batch_size

@@ -52,6 +52,9 @@ class OneAttack:
         start, ledger = time.perf_counter(), self.ledger
         failed = Counter(ledger.notes.setdefault("failed", {}).get(self.name, {}))
         ledger.notes["failed"][self.name] = failed
+        successes = ledger.notes.setdefault("successes", {})
+        self._successes = Counter(successes.get(self.name, {}))
+        successes[self.name] = self._successes
         self._bar = tqdm(
             total=len(self.standing), desc=self.name, unit="img",
             disable=not progress, leave=False,
@@ -132,6 +135,8 @@ class OneAttack:
         ledger.broken_by[rows] = self.number
         distance = self.threat.distance(x_adv, ledger.images[rows])
         ledger.radius[rows] = np.minimum(distance, self.threat.eps)
+        for end in self._waiting:
+            self._successes.update(["all", *(["late"] if end.late else [])])
         self._bar.update(len(rows))
 
     def _check_inside(self, x_adv, x):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from robustvit import losses
 from robustvit.parallel import put_batch
 from robustvit.types import PyTree
 
@@ -35,23 +36,42 @@ class Predictor:
           ValueError: for logits that are not finite.
         """
         size = batch_size or self.batch_size
-        parts = [
-            self._batch(images[i : i + size], ids[i : i + size], size)
-            for i in range(0, len(images), size)
-        ]
-        logits = np.concatenate(parts)
+        logits = self._batches(self._program, size, images, ids)
         if not np.isfinite(logits).all():
             raise ValueError("the model's logits are not finite on some images")
         return logits
 
-    def _batch(self, images, ids, size):
+    def gradients(
+        self, images: np.ndarray, ids: np.ndarray, labels: np.ndarray
+    ) -> np.ndarray:
+        """Of the margin (best wrong logit minus the true one), (n, h, w, 3)."""
+        program = jax.jit(_gradients)
+        return self._batches(program, self.batch_size, images, ids, labels)
+
+    def _batches(self, program, size, *arrays):
+        parts = [
+            self._batch(program, size, [a[i : i + size] for a in arrays])
+            for i in range(0, len(arrays[0]), size)
+        ]
+        return np.concatenate(parts)
+
+    def _batch(self, program, size, arrays):
         """Rows past the given ones repeat the first."""
+        images, *integers = arrays
         rows = len(images)
         fill = np.zeros(size - rows, int)
-        full = [np.concatenate([a, a[fill]]) for a in (images, ids.astype(np.int32))]
+        columns = [images, *(a.astype(np.int32) for a in integers)]
+        full = [np.concatenate([a, a[fill]]) for a in columns]
         on_devices = put_batch(full, self._mesh)
-        return np.array(self._program(self._forward, self._key, *on_devices))[:rows]
+        return np.array(program(self._forward, self._key, *on_devices))[:rows]
 
 
 def _logits(forward, key, images, ids):
     return forward(images, jax.vmap(jax.random.fold_in, (None, 0))(key, ids))
+
+
+def _gradients(forward, key, images, ids, labels):
+    def summed(images):
+        return losses.margin(_logits(forward, key, images, ids), labels).sum()
+
+    return jax.grad(summed)(images)

@@ -29,6 +29,8 @@ from robustvit.parallel import put_batch, split
 from robustvit.threat import ThreatModel
 from robustvit.types import PyTree
 
+LATE = 0.75  # of an attack's steps: after that a success is a late one
+
 Work = deque[tuple[int, int]]  # (example, chain), in the order of entering
 
 
@@ -40,6 +42,7 @@ class Finished:
     chain: int
     x_adv: np.ndarray | None
     symptoms: tuple[str, ...]
+    late: bool = False  # in the last quarter of the steps that it could have had
 
 
 def even_size(batch_size: int, examples: int, chains: int, devices: int) -> int:
@@ -128,6 +131,7 @@ class SlotRunner:
         finished = np.flatnonzero(held & done)
         # Those that finished earlier have stood still since; count what was used.
         self.busy += int(iterations[finished].sum())
+        late = 1 + LATE * getattr(self.attack, "steps", np.inf)
         images = np.asarray(self._state.x_adv if broken[finished].any() else ())
         for slot in finished:
             yield Finished(
@@ -135,6 +139,7 @@ class SlotRunner:
                 chain=int(self._chain[slot]),
                 x_adv=images[slot].copy() if broken[slot] else None,
                 symptoms=tuple(name for name, rows in symptoms.items() if rows[slot]),
+                late=bool(iterations[slot] > late),
             )
         self._example[finished] = -1
 
