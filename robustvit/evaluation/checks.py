@@ -32,7 +32,7 @@ LATE = 0.2  # share of an attack's successes that came in its last quarter
 # norm: mean size of a change per value that is too small or too large to be meant; l2
 # and l1 count many values, most of which barely change.
 USUAL_EPS = {
-    "linf": (1 / 4 / 255, 1 / 2),
+    "linf": (1 / 10 / 255, 1 / 2),
     "l2": (1 / 64 / 255, 1 / 4),
     "l1": (1 / 64 / 255, 1 / 20),
 }

@@ -78,7 +78,7 @@ def measure(
         claimed=(gradient * signs).sum((2, 3, 4), dtype=np.float64).T,
         seen=((above - below) / (2 * STEP)).T,
         noise=ROUNDING * largest[:, None] / (2 * STEP),
-        blind=~gradient.any((1, 2, 3)),
+        blind=np.asarray(~gradient.any((1, 2, 3))),
     )
 
 

@@ -58,7 +58,7 @@ def normalised_images():
 
 
 def sawtooth(x):
-    """A steep tooth every third of a pixel level, too small to change a label."""
+    """Six steep teeth in every pixel level, too small to change a label."""
     return nets.linear(x + 0.002 * jnp.sin(x * 255 * 40))
 
 
@@ -77,6 +77,14 @@ def noisy(x):
 def detached(x):
     hidden = jax.lax.stop_gradient(nets.trained("relu", seed=1)(x))
     return (tanh(x) + hidden) / 2
+
+
+def without_gradient(x):
+    return nets.linear(jax.lax.stop_gradient(x))
+
+
+def coarse_in_other_batches(x):
+    return nets.linear(x if len(x) == nets.N else jnp.round(x * 7) / 7)
 
 
 def argmax_gate(x):
@@ -144,6 +152,17 @@ FAULTS = {
         {"batch-dependent"}),
     "hard answer unless sure": (of(argmax_gate), {"zero-gradient"}),
     "logits in bfloat16": (of(bfloat16), {"low-precision"}),
+}  # fmt: skip
+
+
+# Beyond the twenty: what only a comparison shows, of attacks or of batch sizes.
+FAULTS |= {
+    "masked, but Square sees through": (
+        lambda: Case(without_gradient, threat=rv.ThreatModel("linf", 0.06),
+                     attacks={**APGD, "square": rv.Square(200)}),
+        {"square-improves", "gradient-mismatch"}),
+    "another label at another batch size": (
+        of(coarse_in_other_batches), {"audit", "batch-dependent"}),
 }  # fmt: skip
 
 
