@@ -15,6 +15,7 @@ from pathlib import Path
 from robustvit.cli_eval import add_eval
 from robustvit.cli_verify import add_verify
 
+MAX_CPU_DEVICES = 8  # more would leave each with too little of a batch
 CONFIG_HELP = (
     "config file, with a variant behind a colon: configs/quickstart.py:standard"
 )
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A run that starts again does not compile again.
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{cache}/robustvit/jax")
+    if args.command in ("eval", "verify"):
+        # On a CPU, XLA's programs for small batches use one thread of a device.
+        cores = min(os.cpu_count() or 1, MAX_CPU_DEVICES)
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
     from robustvit.training.interrupts import Interrupted
     from robustvit.training.metrics import NotFiniteError
 

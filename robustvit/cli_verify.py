@@ -60,7 +60,7 @@ def _verify(args, _):
     found = verify(
         saved,
         logits_fn(model, variables),
-        runs.labelled_chunks(config, saved["split"]),
+        runs.labelled_chunks(config, runs.open_data(config, saved["split"])),
         None,
         threat,
         attacks,

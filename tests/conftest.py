@@ -1,8 +1,15 @@
-"""Every test sees four virtual CPU devices and float32 matrix products."""
+"""Every test sees four virtual CPU devices and float32 matrix products.
+
+What XLA compiled for one test is there for the others, and for the programs they start.
+"""
 
 import os
+import tempfile
 from pathlib import Path
 
+CACHE = Path(tempfile.gettempdir()) / f"robustvit-tests-{os.getuid()}"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -32,14 +32,14 @@ EPS = {
     "cifar100": {"linf": "8/255", "l2": "0.5"},
     "imagenet": {"linf": "4/255"},
 }
-# Warnings that make an entry "unreliable": AutoAttack's own flags, and our two that
-# mean the same, gradients that lead nowhere and answers that depend on the company. Not
+# Warnings that make an entry "unreliable": AutoAttack's own flags, and ours that mean the
+# same, gradients that lead nowhere and answers that depend on the company. Not
 # "audit", whose images the re-evaluation has counted, nor "few-classes", which no
 # dataset of RobustBench has.
 UNRELIABLE = frozenset(
     (
         "softmax", "randomized", "batch-dependent",
-        "zero-gradient", "plateau", "square-improves",
+        "zero-gradient", "plateau", "square-improves", "gradient-mismatch", "saturated",
     )
 )  # fmt: skip
 CIFAR_SIZE = 32
