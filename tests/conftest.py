@@ -7,8 +7,10 @@ import os
 import tempfile
 from pathlib import Path
 
-CACHE = Path(tempfile.gettempdir()) / f"robustvit-tests-{os.getuid()}"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    f"{tempfile.gettempdir()}/robustvit-tests-{os.getuid()}",
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")

@@ -32,8 +32,8 @@ EPS = {
     "cifar100": {"linf": "8/255", "l2": "0.5"},
     "imagenet": {"linf": "4/255"},
 }
-# Warnings that make an entry "unreliable": AutoAttack's own flags, and ours that mean the
-# same, gradients that lead nowhere and answers that depend on the company. Not
+# Warnings that make an entry "unreliable": AutoAttack's own flags, and ours that mean
+# the same, gradients that lead nowhere and answers that depend on the company. Not
 # "audit", whose images the re-evaluation has counted, nor "few-classes", which no
 # dataset of RobustBench has.
 UNRELIABLE = frozenset(
