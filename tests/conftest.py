@@ -9,7 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
-    f"{tempfile.gettempdir()}/robustvit-tests-{os.getuid()}",
+    os.path.join(tempfile.gettempdir(), f"robustvit-tests-{os.getuid()}"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
