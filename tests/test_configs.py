@@ -185,6 +185,7 @@ def test_every_recipe_takes_real_steps_when_shrunk(recipe, request):
     assert np.mean(jax.tree.leaves(moved)) > 0.9
 
 
+@pytest.mark.slow
 def test_cifar_on_cpu_gets_robust(tfds_dir, tmp_path):
     """Real images through the whole command, to well above chance under PGD."""
     spec = f"{CONFIGS}/cifar10_xcit_adv.py:tiny,fgsm"

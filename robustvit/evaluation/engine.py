@@ -63,7 +63,8 @@ def evaluate(
       forward: images (b, h, w, 3) in [0, 1] to logits (b, k); deterministic, each
         example by itself. Anything that jax can differentiate.
       images: float32 (n, h, w, 3) in [0, 1]; or, with `labels=None`, an iterable of
-        pairs (images, labels). They stay on the host, a batch is on the device.
+        pairs (images, labels), which are kept in a temporary file. They stay on the
+        host, a batch is on the device.
       labels: int (n,).
       threat: which perturbations count.
       attacks: by name, in order. With none, only clean accuracy is measured.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import numpy as np
 
+NOTHING = "there is nothing to evaluate: no images were given"
 Chunk = tuple[np.ndarray, np.ndarray]
 MAX_PLACE = np.iinfo(np.int32).max
 
@@ -17,21 +18,48 @@ def gather(
 ) -> tuple[np.ndarray, np.ndarray]:
     """All images as float32 (n, h, w, 3) in [0, 1], and int32 labels (n,), on the host.
 
+    Those of an iterable go to a temporary file as they come, so that a dataset need not
+    fit into memory; it is gone with the array.
+
     Raises:
       ValueError: for what cannot be that.
     """
     if labels is not None:
-        chunks: Any = [(images, labels)]
+        images, labels = _checked(np.asarray(images), np.asarray(labels))
     elif isinstance(images, np.ndarray | jax.Array):
         raise ValueError("labels=None needs images as an iterable of (images, labels)")
     else:
-        chunks = images
-    parts = [_checked(np.asarray(x), np.asarray(y)) for x, y in chunks]
-    if not sum(len(x) for x, _ in parts):
-        raise ValueError("there is nothing to evaluate: no images were given")
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+        images, labels = _streamed(images)
+    if not len(labels):
+        raise ValueError(NOTHING)
+    return images, labels
+
+
+def _streamed(chunks):
+    with tempfile.TemporaryFile() as file:
+        parts, shape = [], ()
+        for x, y in chunks:
+            x, y = _checked(np.asarray(x), np.asarray(y))
+            shape = shape or x.shape[1:]
+            if x.shape[1:] != shape:
+                raise ValueError(f"images of {shape} are followed by some of {x.shape}")
+            file.write(x.tobytes())
+            parts.append(y)
+        if not sum(map(len, parts)):
+            raise ValueError(NOTHING)
+        file.flush()
+        labels = np.concatenate(parts)
+        return np.memmap(file, np.float32, shape=(len(labels), *shape)), labels
+
+
+def another_like(images: np.ndarray) -> np.ndarray:
+    """A copy that can be written to: in memory, or in a file if `images` are in one."""
+    if not isinstance(images, np.memmap):
+        return images.copy()
+    with tempfile.TemporaryFile() as file:
+        copy = np.memmap(file, images.dtype, "w+", shape=images.shape)
+    copy[:] = images
+    return copy
 
 
 def _checked(images, labels):

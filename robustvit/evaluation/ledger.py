@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from robustvit.evaluation.inputs import another_like
+
 SAVE_SECONDS = 15.0
 ARRAYS = (
     "clean_predictions", "adversarial_predictions", "ranks", "broken_by", "radius",
@@ -64,7 +66,7 @@ class Ledger:
         self.x_adv: Any
         self._saved = time.monotonic()
         if self._folder is None:
-            self.x_adv = images.copy()
+            self.x_adv = another_like(images)
         elif (self._folder / "state.json").exists():
             self._restore(question)
         else:

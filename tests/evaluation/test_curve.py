@@ -5,7 +5,14 @@ import pytest
 
 import robustvit as rv
 from robustvit.evaluation import ledger
-from tests.evaluation.test_autoattack import IMAGES, LABELS, exact_radius, linear
+from tests.conftest import SHARED
+from tests.evaluation.test_autoattack import (
+    IMAGES,
+    LABELS,
+    cnn,
+    exact_radius,
+    linear,
+)
 
 POINTS = 16
 
@@ -63,3 +70,26 @@ def test_an_interrupted_curve_goes_on_to_the_same_end(tmp_path, monkeypatch):
     again = evaluate("linf", state_dir=tmp_path)
     np.testing.assert_array_equal(again.radius, whole.radius)
     assert again.curve == whole.curve
+
+
+@pytest.mark.slow
+def test_a_curve_is_what_separate_runs_find_and_costs_less_than_a_second_one():
+    if not (SHARED / "oracles").is_dir():
+        pytest.skip("needs the project's recorded runs in ../shared/oracles")
+    run, n = np.load(SHARED / "oracles" / "cnn_relu_linf.npz"), 48
+    images = run["images"][:n].astype(np.float32) / 255
+
+    def ask(eps, curve=0):
+        return rv.evaluate(
+            cnn(), images, run["labels"][:n], rv.ThreatModel("linf", eps),
+            rv.autoattack("standard"), batch_size=64, progress=False, curve=curve,
+        )  # fmt: skip
+
+    report = ask(8 / 255, curve=32)
+    for eps, accuracy in report.curve.items():
+        if eps in (4 / 255, 6 / 255):
+            assert abs(ask(eps).robust_accuracy - accuracy) <= 0.005
+    passes = {k: v["forwards"] + 2 * v["backwards"] for k, v in report.effort.items()}
+    extra = sum(v for k, v in passes.items() if k not in report.attacks)
+    assert extra < sum(v for k, v in passes.items() if k in report.attacks)
+    assert sum(eps in (4 / 255, 6 / 255) for eps in report.curve) == 2
