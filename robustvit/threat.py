@@ -80,7 +80,7 @@ class ThreatModel:
 def parse_eps(text: str | float | int, norm: str = "linf") -> float:
     """Read "8/255", "0.03" or a number; refuse what cannot be an eps on [0, 1]."""
     try:
-        eps = float(Fraction(text)) if isinstance(text, str) else float(text)
+        eps = _fraction(text) if isinstance(text, str) else float(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(
             f"eps={text!r} is not a number: write a fraction like '8/255' or 0.03"
@@ -93,6 +93,12 @@ def parse_eps(text: str | float | int, norm: str = "linf") -> float:
             f"did you mean '{text}/255'?"
         )
     return eps
+
+
+def _fraction(text):
+    """Unlike `Fraction`, with decimals above the line: "0.5/255"."""
+    above, slash, below = text.partition("/")
+    return float(Fraction(above) / Fraction(below if slash else 1))
 
 
 def format_eps(eps: float) -> str:

@@ -116,7 +116,14 @@ def test_eps_is_a_leaf_and_the_norm_is_not():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("8/255", 8 / 255), ("0.03", 0.03), ("0", 0.0), (0.5, 0.5), (4 / 255, 4 / 255)],
+    [
+        ("0.5/255", 0.5 / 255),
+        ("8/255", 8 / 255),
+        ("0.03", 0.03),
+        ("0", 0.0),
+        (0.5, 0.5),
+        (4 / 255, 4 / 255),
+    ],
 )
 def test_eps_is_read(text, value):
     assert parse_eps(text) == value
