@@ -236,7 +236,7 @@ def resnet20():
 @pytest.mark.parametrize(
     ("network", "norm", "n", "names"),
     [
-        (cnn, "linf", 48, ("apgd-ce", "apgd-t")),
+        (cnn, "linf", 24, ("apgd-ce", "apgd-t")),
         pytest.param(cnn, "linf", 96, None, marks=pytest.mark.slow),
         pytest.param(cnn, "l2", 64, None, marks=pytest.mark.slow),
         pytest.param(resnet20, "linf", 192, None, marks=pytest.mark.slow),
