@@ -39,13 +39,14 @@ def main() -> None:
     add("--examples", type=int, default=1000)
     add("--eps", help="default: one that about a third of the examples withstand")
     add("--threads", type=int, default=os.cpu_count())
+    add("--devices", type=int, help="of the JAX side; default: one a thread")
     add("--batch-size", type=int, default=128, help="slots of the JAX side")
     add(
         "--torch-batch-size", type=int, default=250, help="default: 250, the original's"
     )
     add("--compile", metavar="MODEL", help="a model of the zoo, at its own image size")
     args = parser.parse_args()
-    os.environ["JAX_NUM_CPU_DEVICES"] = str(args.threads)
+    os.environ["JAX_NUM_CPU_DEVICES"] = str(args.devices or args.threads)
     if args.compile:
         compile_time(args.compile)
     elif args.network:
