@@ -43,10 +43,20 @@ def default() -> ConfigDict:
     c.data.on_error = "raise"  # what a corrupt image does: raise or skip
     c.data.num_threads = 0  # of the input pipeline; 0: one per core
     c.data.transform = ConfigDict({"name": "cifar", "args": ConfigDict()})
+    # After the crop and the flip; replaces colour jitter. RandAugment in timm's words,
+    # rand-m9-mstd0.5-inc1, or 3-augment (DeiT III); empty: none.
+    c.data.policy = ""
+    c.data.repeats = 1  # views of an image in a batch: itself, then augmented ones
+    # Other images in the same batches, of the same classes: ratio is their share.
+    c.data.mix = ConfigDict({"name": "", "split": "train", "ratio": 0.5})
     # On the device, after the transform of the host:
     c.data.augment = ConfigDict(
         {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "erasing": 0.0}
     )
+    # Beta parameters, 0: never; one draw for a batch. Makes targets soft.
+    c.data.mixing = ConfigDict({"mixup": 0.0, "cutmix": 0.0, "prob": 1.0})
+    c.data.mixing.switch_prob = 0.5  # of CutMix, where both are on
+    c.data.mixing.label_smoothing = 0.1  # in place of the objective's
 
     c.threat = ConfigDict({"norm": "linf", "eps": "8/255"})
     c.threat.schedule = ConfigDict(
@@ -67,16 +77,24 @@ def default() -> ConfigDict:
 
     c.optim = ConfigDict({"name": "adamw", "lr": 5e-4, "ema_decay": 0.0})
     c.optim.lr_scaling = "none"  # linear or sqrt: lr is then meant for 512 images
+    c.optim.accumulate = 1  # steps whose gradients make one update
     c.optim.args = ConfigDict({"weight_decay": 0.5, "clip_norm": 0.0})
     c.optim.schedule = ConfigDict({"name": "cosine"})
+    c.optim.schedule.by = "epoch"  # or step: the rate changes at every step
     c.optim.schedule.args = ConfigDict(
         {"warmup_epochs": 10, "warmup_lr": 1e-6, "min_lr": 1e-5}
     )
+
+    # Every so many steps (0: never) looks whether the attack only seems to work.
+    c.watchdog = ConfigDict({"every": 0, "steps": 10, "gap": 0.2})
+    c.watchdog.action = "warn"  # or rollback: to the last sound checkpoint, with
+    c.watchdog.shrink = 0.5  # the attack's step size times this
 
     c.report = ConfigDict({"steps": 20, "restarts": 1})  # PGD at the end of training
     c.checkpoint = ConfigDict(
         {"every": 1000, "keep": 2, "best_metric": "val/robust_accuracy"}
     )
+    c.checkpoint.patience = 0  # stops after so many epochs without a better; 0: off
     c.log = ConfigDict({"every": 20, "tensorboard": False, "wandb_project": ""})
     return c
 
