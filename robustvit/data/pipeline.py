@@ -154,11 +154,18 @@ def eval_batches(
     return _batches(local, rows, num_threads)
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on: fewer than there are, in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _batches(
     examples: grain.MapDataset, rows: int, num_threads: int | None
 ) -> Generator[Batch, None, None]:
     """Reads ahead in threads, by example: one slow image does not hold up a batch."""
-    threads = (os.cpu_count() or 1) if num_threads is None else num_threads
+    threads = usable_cores() if num_threads is None else num_threads
     options = grain.ReadOptions(
         num_threads=threads,
         prefetch_buffer_size=max(PREFETCH_BATCHES * rows, threads),
