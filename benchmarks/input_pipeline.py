@@ -105,7 +105,8 @@ def with_opencv(image: bytes, rng: np.random.Generator) -> np.ndarray:
     """Decode all, crop, then the area filter for smaller, the cubic for larger."""
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
-    top, left, h, w = RandomResizedCrop(SIZE).box(*pixels.shape[:2], rng)
+    height, width, _ = pixels.shape
+    top, left, h, w = RandomResizedCrop(SIZE).box(height, width, rng)
     filter_ = cv2.INTER_AREA if h * w > SIZE**2 else cv2.INTER_CUBIC
     crop = cv2.resize(
         pixels[top : top + h, left : left + w], (SIZE, SIZE), interpolation=filter_
