@@ -25,7 +25,12 @@ from robustvit.attacks.slots import SlotAttack
 from robustvit.evaluation import checks, gradients
 from robustvit.evaluation.descent import Descent, descending
 from robustvit.evaluation.fingerprints import fingerprints
-from robustvit.evaluation.forwards import Randomized, check_gradients, keyed
+from robustvit.evaluation.forwards import (
+    Randomized,
+    calls_python,
+    check_gradients,
+    keyed,
+)
 from robustvit.evaluation.inputs import Chunk, check_labels, gather, places
 from robustvit.evaluation.ledger import Ledger
 from robustvit.evaluation.one_attack import OneAttack
@@ -119,9 +124,12 @@ class _Evaluation:
             raise ValueError(f"curve={curve} must be the number of eps, or 0")
         self.curve, self.ids = curve, places(ids, len(images))
         self.threat = ThreatModel(threat.norm, float(threat.eps))
-        self.seed, self.key, self.mesh = seed, jax.random.key(seed), data_mesh()
-        self.random = isinstance(forward, Randomized)
-        self.forward = jax.device_put(keyed(forward), replicated(self.mesh))
+        self.seed, self.key = seed, jax.random.key(seed)
+        self.random, forward = isinstance(forward, Randomized), keyed(forward)
+        # A callback that one device waits in while another waits for it never ends.
+        alone = calls_python(forward, images[:1])
+        self.mesh = data_mesh(jax.local_devices()[:1] if alone else None)
+        self.forward = jax.device_put(forward, replicated(self.mesh))
         self.predict = Predictor(self.forward, self.mesh, self.key, batch_size)
         self.num_classes = self.predict(images[:1], np.zeros(1, int)).shape[-1]
         check_labels(labels, self.num_classes)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import robustvit as rv
+from robustvit.evaluation.forwards import calls_python, keyed
 
 RNG = np.random.default_rng(0)
 N, K = 40, 6
@@ -95,3 +96,6 @@ def test_what_jax_cannot_differentiate_is_for_square_alone():
         progress=False,
     )  # fmt: skip
     assert report.robust_accuracy < 1
+    # On several devices the one with the callback and the others wait for one another.
+    assert calls_python(keyed(foreign), IMAGES[:1])
+    assert not calls_python(keyed(bumpy), IMAGES[:1])
