@@ -54,7 +54,7 @@ def open_folder(path: str, split: str) -> FolderSource:
     """Opens `<path>/<split>/<class>/*` or, as the split "train", `<path>/<class>/*`."""
     root = Path(path).expanduser()
     roots = _split_roots(root, split)
-    asked = _names(split) & roots.keys()
+    asked = splits.names(split) & roots.keys()
     # All are listed only to say their sizes when the split asked for is not there.
     files = {name: _shuffled_images(roots[name]) for name in asked or roots}
     sizes = {name: len(images) for name, images in files.items()}
@@ -86,7 +86,7 @@ def _split_roots(root: Path, split: str) -> dict[str, Path]:
     if not children:
         found = "images directly in it" if _images(root) else "an empty folder"
         raise ValueError(f"folder:{root}: got {found}, wanted one directory per class")
-    named_after_split = _names(split) & {child.name for child in children}
+    named_after_split = splits.names(split) & {child.name for child in children}
     if not named_after_split and any(_images(child) for child in children):
         return {"train": root}
     return {child.name: child for child in children}
@@ -121,11 +121,6 @@ def _shuffled_images(root: Path) -> list[Path]:
             f"{' '.join(sorted(EXTENSIONS))}"
         )
     return [files[i] for i in np.random.RandomState(0).permutation(len(files))]
-
-
-def _names(split: str) -> set[str]:
-    """The split names in "train[:90%]+test", right or wrong."""
-    return {part.split("[")[0].strip() for part in split.split("+")}
 
 
 def _directories(root: Path) -> list[Path]:

@@ -26,6 +26,7 @@ class TfdsSource:
 
     name: str  # cifar10/3.0.2
     split: str
+    folder: str  # that holds its files
     records: Sequence[Mapping[str, Any]] = field(repr=False)
     image_feature: str
     label_feature: str
@@ -87,6 +88,7 @@ def open_tfds(name: str, split: str, *, data_dir: str | None = None) -> TfdsSour
     return TfdsSource(
         name=info.full_name,
         split=split,
+        folder=str(info.data_dir),
         records=records,
         image_feature=image,
         label_feature=label,
