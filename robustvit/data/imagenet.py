@@ -14,7 +14,7 @@ import functools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-NUM_CLASSES = 1000  # one too few, and all labels after it would shift
+NUM_IMAGES = {"train": 1_281_167, "validation": 50_000}
 SHOWN = 5  # classes that an error names
 
 
