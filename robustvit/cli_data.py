@@ -121,7 +121,7 @@ def _plan(args):
         found = originals.list_folder(
             args.source, names=names, val_labels=args.val_labels
         )
-    except ValueError as error:
+    except imagenet.WrongClassesError as error:
         if args.name:
             raise
         raise ValueError(f"{error} (if it is not ImageNet, give --name)") from None

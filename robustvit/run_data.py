@@ -24,6 +24,6 @@ def train_batches(c: Any, source: Source) -> tuple[Callable[..., Any], int]:
             f"data.repeats={c.data.repeats} does not go with data.mix.name={mix.name!r}"
         )
     images = open_source(mix.name, mix.split, data_dir=c.data.dir or None)
-    mixed = combined.Mix(images, mix.ratio)
+    mixed = combined.Mix(images, float(mix.ratio))
     steps = combined.steps_per_epoch(source, mixed, batch_size)
     return partial(combined.combined_batches, source, mixed), steps

@@ -62,13 +62,14 @@ class Encoding:
         return self._encode(decode(image))
 
     def _encode(self, pixels: Pixels) -> bytes:
-        quality, long = FIX_QUALITY, max(pixels.shape[:2])
+        quality, long = self.quality or FIX_QUALITY, max(pixels.shape[:2])
         if 0 < self.max_side < long:
-            quality, short = SMALL_QUALITY, min(pixels.shape[:2])
+            quality, short = self.quality or SMALL_QUALITY, min(pixels.shape[:2])
             size = max(1, round(short * self.max_side / long))
             pixels = resize_shorter_side(pixels, size)
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=self.quality or quality)
+        colours = "4:4:4" if quality == FIX_QUALITY else "4:2:0"  # all, or a quarter
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=colours)
         return file.getvalue()
 
 

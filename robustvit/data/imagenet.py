@@ -18,6 +18,10 @@ NUM_IMAGES = {"train": 1_281_167, "validation": 50_000}
 SHOWN = 5  # classes that an error names
 
 
+class WrongClassesError(ValueError):
+    """A dataset has other classes than it should."""
+
+
 @functools.cache
 def wnids() -> tuple[str, ...]:
     """The WordNet ids of ILSVRC 2012, sorted."""
@@ -33,7 +37,7 @@ def wnids_of_100() -> tuple[str, ...]:
 def check_classes(
     found: Collection[str], wanted: Sequence[str], *, where: str, exact: bool = True
 ) -> None:
-    """Raise ValueError, naming the classes that are missing or too many.
+    """Raise WrongClassesError, naming the classes that are missing or too many.
 
     Args:
       where: what has the classes that were found, for the message.
@@ -45,7 +49,7 @@ def check_classes(
     for fault, names in faults.items():
         if names:
             more = ", ..." if len(names) > SHOWN else ""
-            raise ValueError(
+            raise WrongClassesError(
                 f"{where} {fault} {len(names):,} of {len(wanted):,} classes: "
                 f"{', '.join(names[:SHOWN])}{more}"
             )

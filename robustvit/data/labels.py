@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -45,14 +46,14 @@ def labels_of(source: prepared.TfdsSource | folders.FolderSource) -> Labels:
     return labels
 
 
-def file_beside(folder: str, split: str) -> Path:
-    """Where `robustvit data prepare` writes the labels of a whole split."""
+def file_beside(folder: str, split: str) -> Any:
+    """The path where `robustvit data prepare` writes the labels of a whole split."""
     from etils import epath  # the folder may be in a bucket
 
     return epath.Path(folder) / f"labels-{split}.npy"
 
 
-def write(file: Path, labels: Labels) -> None:
+def write(file: Any, labels: Labels) -> None:
     """Writes a file of labels, whole or not at all."""
     partial = file.with_name(f"{file.name}.{os.getpid()}")
     with partial.open("wb") as opened:

@@ -76,6 +76,10 @@ def list_folder(
     roots = {"train": root}
     if train.is_dir() and not folders.images_in(train):
         roots = {child.name: child for child in folders.directories_in(root)}
+        if names is not None:  # ImageNet's test images have no labels
+            roots = {
+                split: roots[split] for split in ("train", "val") if split in roots
+            }
     found = folders.names_of_classes(roots["train"])
     if names is not None:
         imagenet.check_classes(found, names, where=str(roots["train"]))

@@ -44,7 +44,7 @@ class Estimate:
     done: int  # images that lie there already
     left: int
     seconds: float
-    size: float  # bytes still to be written
+    size: int  # bytes still to be written
     free: int  # bytes on the disk
 
 
@@ -117,8 +117,7 @@ def _estimate(plan: Plan, left: list[Shard], folder: Path, pool) -> Estimate:
         done=len(plan) - len(items),
         left=len(items),
         seconds=(time.perf_counter() - start) * part,
-        # An empty file has 128 KB of headers already.
-        size=size * part if not _keeps_bytes(plan) else sum(i.size for i in items),
+        size=sum(i.size for i in items) if _keeps_bytes(plan) else int(size * part),
         free=shutil.disk_usage(folder).free,
     )
 

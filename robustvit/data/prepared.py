@@ -122,12 +122,14 @@ def _find(name: str, data_dir: str) -> Any:
     looks only for the version that this code is at.
     """
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import read_only_builder
+    from tensorflow_datasets.core import dataset_info, read_only_builder
 
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
     # The last: a preparation that was stopped between its last two files.
-    except (tfds.core.DatasetNotFoundError, ValueError, FileNotFoundError) as error:
+    except (
+        tfds.core.DatasetNotFoundError, ValueError, dataset_info.DatasetInfoFileError
+    ) as error:  # fmt: skip
         message = _unfinished(name, data_dir) or _not_found(name, data_dir)
         raise ValueError(message) from error
 

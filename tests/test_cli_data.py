@@ -1,0 +1,122 @@
+"""`robustvit data prepare` and `data check`, and configs that use what they made."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustvit import cli_data, runs
+from robustvit.cli import main
+from robustvit.config_files import load_config
+from robustvit.data import imagenet
+from tests.data.imagenet_files import photo
+from tests.small_run import QUICKSTART, SMALL, train_arguments
+
+
+@pytest.fixture(scope="module")
+def imagenet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One image of each of the 1,000 classes, and 30 without class folders."""
+    root = tmp_path_factory.mktemp("imagenet")
+    data = photo(0)
+    for name in imagenet.wnids():
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        (folder / f"{name}_1.JPEG").write_bytes(data)
+    (root / "val").mkdir()
+    for i in range(30):
+        (root / "val" / f"ILSVRC2012_val_{i + 1:08}.JPEG").write_bytes(data)
+    (root / "val.txt").write_text("\n".join(imagenet.wnids()[:30]))
+    return root
+
+
+def test_imagenet_from_its_folder_to_a_model(
+    imagenet_folder: Path, tmp_path: Path, capsys
+) -> None:
+    out, labels = str(tmp_path / "out"), str(imagenet_folder / "val.txt")
+    command = ["data", "prepare", "--from", str(imagenet_folder), "--data-dir", out]
+    assert main(command) == 2
+    assert "30 images without classes; wanted --val-labels" in capsys.readouterr().err
+    assert main([*command, "--val-labels", labels]) == 0
+    printed = capsys.readouterr().out
+    assert "train: 1,000 images, 1 shards\n  ImageNet has 1,281,167" in printed
+    assert "1,030 images to " in printed and "less than a minute" in printed
+    assert "is complete: 1,030 images, counts and labels are right" in printed
+    assert main([*command, "--val-labels", labels]) == 0  # nothing left to do
+    for name, count in (("imagenet2012", "1,000"), ("imagenet100", "100")):
+        assert main(["data", "check", "--name", name, "--data-dir", out]) == 0
+        assert f"train: {count} examples" in capsys.readouterr().out
+    (imagenet_folder / "train" / "n02500267").rename(imagenet_folder / "elsewhere")
+    assert main([*command, "--val-labels", labels]) == 2
+    assert "train lacks 1 of 1,000 classes: n02500267" in capsys.readouterr().err
+
+
+def test_faults_are_told_by_the_exit_code(tmp_path: Path, capsys) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "in" / name / f"{i}.jpg").write_bytes(
+                photo(i)[: -40 * (i == 2)]
+            )
+    prepare = ["data", "prepare", "--from", str(tmp_path / "in"), "--data-dir",
+               str(tmp_path / "out")]  # fmt: skip
+    assert main(prepare) == 2
+    error = capsys.readouterr().err
+    assert "lacks 1,000 of 1,000 classes" in error and "give --name)" in error
+    assert main([*prepare, "--name", "pets"]) == 0
+    check = ["data", "check", "--name", "pets", "--data-dir", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main([*check, "--decode"]) == 1
+    printed = capsys.readouterr().out
+    assert "(cats/2.jpg) cannot be decoded" in printed and "2 faults" in printed
+    assert main([*check, "--split", "test"]) == 2
+    assert "has no split 'test'; it has train" in capsys.readouterr().err
+    assert main(["data", "check", "--name", "dog", "--data-dir", "/nowhere"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3, "less than a minute"), (240, "about 4 min"), (7810, "about 2 h 10 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert cli_data.duration(float(seconds)) == text
+
+
+@pytest.fixture
+def generated(tmp_path: Path) -> Path:
+    """120 generated digits; the class is the brightness."""
+    labels = np.repeat(np.arange(10), 12)
+    images = np.zeros((120, 32, 32, 3), np.uint8) + labels[:, None, None, None] * 25
+    (tmp_path / "ddpm.bin").write_bytes(images.astype(np.uint8).tobytes())
+    np.save(tmp_path / "ddpm.npy", labels)
+    return tmp_path / "ddpm.bin"
+
+
+def _mixed(generated: Path, ratio: float) -> list[str]:
+    return [f"--config.data.mix.name=synthetic:{generated}",
+            f"--config.data.mix.ratio={ratio}"]  # fmt: skip
+
+
+def test_a_config_mixes(generated: Path) -> None:
+    def data(*extra):
+        return runs.build_data(runs.resolve(load_config(QUICKSTART, [*SMALL, *extra])))
+
+    assert data().steps_per_epoch == 8
+    mixed = data(*_mixed(generated, 0.25))
+    assert mixed.steps_per_epoch == min(256 // 24, 120 // 8)
+    batch = next(mixed.train(3))
+    assert (batch["index"] >= 256).sum() == 8
+    np.testing.assert_array_equal(batch["index"], next(mixed.train(3))["index"])
+    assert data(*_mixed(generated, 0.0)).steps_per_epoch == 8
+    with pytest.raises(ValueError, match=r"got ratio=1.5 of the mix"):
+        data(*_mixed(generated, 1.5))
+    with pytest.raises(ValueError, match=r"data.repeats=3 does not go with data.mix"):
+        data(*_mixed(generated, 0.25), "--config.data.repeats=3")
+    np.save(generated.with_suffix(".npy"), np.repeat(np.arange(12), 10))
+    with pytest.raises(ValueError, match="have 12 classes, the real ones 10"):
+        data(*_mixed(generated, 0.25))
+
+
+@pytest.mark.slow
+def test_a_mixed_training_runs(generated: Path, tmp_path: Path) -> None:
+    extra = [*_mixed(generated, 0.25), "--config.epochs=1"]
+    assert main(train_arguments(tmp_path / "run", *extra)) == 0
