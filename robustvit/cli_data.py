@@ -148,7 +148,7 @@ def duration(seconds: float) -> str:
     return f"about {f'{hours} h ' if hours else ''}{minutes} min"
 
 
-def size(count: float) -> str:
+def size(count: int) -> str:
     """For example "138.2 GB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 

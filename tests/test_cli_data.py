@@ -54,9 +54,8 @@ def test_faults_are_told_by_the_exit_code(tmp_path: Path, capsys) -> None:
     for name in ("cats", "dogs"):
         (tmp_path / "in" / name).mkdir(parents=True)
         for i in range(3):
-            (tmp_path / "in" / name / f"{i}.jpg").write_bytes(
-                photo(i)[: -40 * (i == 2)]
-            )
+            data = photo(i)[:-40] if i == 2 else photo(i)
+            (tmp_path / "in" / name / f"{i}.jpg").write_bytes(data)
     prepare = ["data", "prepare", "--from", str(tmp_path / "in"), "--data-dir",
                str(tmp_path / "out")]  # fmt: skip
     assert main(prepare) == 2

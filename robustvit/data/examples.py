@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -116,7 +117,8 @@ def encoded_anew(record: bytes, encoding: Encoding, names: Names) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def _example():
+def _example() -> Any:
     from tensorflow_datasets.proto import tf_example_pb2
 
-    return tf_example_pb2.Example()
+    module: Any = tf_example_pb2  # generated: type checkers see nothing in it
+    return module.Example()

@@ -115,8 +115,8 @@ def shuffled(
     seed: int,
     on_error: OnError,
     stats: LoaderStats | None,
-) -> grain.MapDataset:
-    """Transformed examples for ever, each pass in another order; one is got by [i]."""
+) -> Any:
+    """Transformed examples for ever, each pass in another order: a grain.MapDataset."""
     load = functools.partial(
         _load_readable, source, transform, _skipper(on_error, stats)
     )

@@ -147,7 +147,7 @@ def of_tfrecords(path: str | Path, encoding: Encoding) -> Plan:
     from tensorflow_datasets.core import read_only_builder
 
     source = Path(path).expanduser()
-    info = read_only_builder.builder_from_directory(source).info
+    info: Any = read_only_builder.builder_from_directory(source).info
     if info.file_format is None or info.file_format.value != "tfrecord":
         raise ValueError(f"{source} is stored as {info.file_format}, wanted tfrecord")
     image, label = prepared.supervised_features(info)
