@@ -101,26 +101,25 @@ def _plan(args):
     from robustvit.data import imagenet, originals, plans
     from robustvit.data.examples import Encoding
 
+    source = args.source.expanduser()
     options = {"max_side": args.max_side, "quality": args.quality}
-    if (args.source / "dataset_info.json").is_file():
+    if (source / "dataset_info.json").is_file():
         for flag in ("name", "val_labels"):
             if getattr(args, flag) is not None:
                 raise ValueError(
                     f"--{flag.replace('_', '-')} is not for TFRecords, which say it"
                 )
-        return plans.of_tfrecords(args.source, Encoding(**options))
+        return plans.of_tfrecords(source, Encoding(**options))
     name = args.name or IMAGENET
     tars = (originals.TRAIN_TAR, originals.VAL_TAR)
-    if any((args.source / tar).is_file() for tar in tars):
+    if any((source / tar).is_file() for tar in tars):
         if name != IMAGENET:
-            raise ValueError(f"{args.source} has ImageNet's tars, but --name {name}")
-        found = originals.list_tars(args.source, val_labels=args.val_labels)
+            raise ValueError(f"{source} has ImageNet's tars, but --name {name}")
+        found = originals.list_tars(source, val_labels=args.val_labels)
         return plans.of_originals(found, name, Encoding(**options))
     names = imagenet.wnids() if name == IMAGENET else None
     try:
-        found = originals.list_folder(
-            args.source, names=names, val_labels=args.val_labels
-        )
+        found = originals.list_folder(source, names=names, val_labels=args.val_labels)
     except imagenet.WrongClassesError as error:
         if args.name:
             raise

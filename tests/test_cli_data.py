@@ -96,23 +96,27 @@ def _mixed(generated: Path, ratio: float) -> list[str]:
 
 
 def test_a_config_mixes(generated: Path) -> None:
-    def data(*extra):
-        return runs.build_data(runs.resolve(load_config(QUICKSTART, [*SMALL, *extra])))
+    c = runs.resolve(load_config(QUICKSTART, [*SMALL, *_mixed(generated, 0.25)]))
 
-    assert data().steps_per_epoch == 8
-    mixed = data(*_mixed(generated, 0.25))
+    def data(**changes):
+        c.data.mix.update(changes)
+        return runs.build_data(c)
+
+    assert data(name="").steps_per_epoch == 8
+    mixed = data(name=f"synthetic:{generated}")
     assert mixed.steps_per_epoch == min(256 // 24, 120 // 8)
     batch = next(mixed.train(3))
     assert (batch["index"] >= 256).sum() == 8
     np.testing.assert_array_equal(batch["index"], next(mixed.train(3))["index"])
-    assert data(*_mixed(generated, 0.0)).steps_per_epoch == 8
+    assert data(ratio=0.0).steps_per_epoch == 8
     with pytest.raises(ValueError, match=r"got ratio=1.5 of the mix"):
-        data(*_mixed(generated, 1.5))
-    with pytest.raises(ValueError, match=r"data.repeats=3 does not go with data.mix"):
-        data(*_mixed(generated, 0.25), "--config.data.repeats=3")
+        data(ratio=1.5)
     np.save(generated.with_suffix(".npy"), np.repeat(np.arange(12), 10))
     with pytest.raises(ValueError, match="have 12 classes, the real ones 10"):
-        data(*_mixed(generated, 0.25))
+        data(ratio=0.25)
+    c.data.repeats = 3
+    with pytest.raises(ValueError, match=r"data.repeats=3 does not go with data.mix"):
+        data()
 
 
 @pytest.mark.slow

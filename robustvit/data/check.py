@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -118,10 +117,11 @@ def _look(source: Source, index: int, decoded: bool) -> tuple[int, str]:
 def _faulty_files(files: Mapping[str, int]) -> list[str]:
     """What is wrong with the shards of a split."""
     from array_record.python.array_record_module import ArrayRecordReader
+    from etils import epath
 
     faults = []
     for file, wanted in files.items():
-        if not Path(file).exists():
+        if not epath.Path(file).exists():  # may be in a bucket
             faults.append(f"{file} is missing")
             continue
         try:

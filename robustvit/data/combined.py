@@ -27,7 +27,7 @@ from robustvit.data.transforms import TrainTransform
 from robustvit.types import Batch
 
 STREAM = 1  # tells the seed of the mix from that of the real images
-RECENT_STEPS = 16  # whose rows are remembered: more than are read ahead
+RECENT_STEPS = 64  # whose rows are remembered: more than are read ahead
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,31 +86,30 @@ def combined_batches(
     The `index` of an image of the mix is its place in there plus len(real).
     """
     steps_per_epoch(real, mix, batch_size)  # checks sizes and classes
-    mixed = mix.rows(batch_size)
-    reals = batch_size - mixed
+    reals = batch_size - (mixed := mix.rows(batch_size))
     load = {"transform": transform, "on_error": on_error, "stats": stats}
     from_real = pipeline.shuffled(real, seed=seed, **load)
     # Another seed, or image i of both would be cropped alike.
     other = np.random.SeedSequence((seed, STREAM)).generate_state(1)[0]
     from_mix = pipeline.shuffled(mix.source, seed=int(other), **load)
-    offset = np.int32(len(real))
-
-    @functools.lru_cache(RECENT_STEPS)
-    def order(step: int) -> Any:
-        # RandomState, whose stream NumPy promises never to change.
-        return np.random.RandomState([seed, step]).permutation(batch_size)
 
     def example(step: int, row: int) -> Any:
-        place = int(order(step)[row])
+        place = int(_order(seed, step, batch_size)[row])
         if place < reals:
             return from_real[step * reals + place]
         found = from_mix[step * mixed + place - reals]
-        return {**found, "index": found["index"] + offset}
+        return {**found, "index": found["index"] + np.int32(len(real))}
 
     return pipeline.batches_of(
         example, batch_size=batch_size, start_step=start_step,
         host=host, num_hosts=num_hosts, num_threads=num_threads,
     )  # fmt: skip
+
+
+@functools.lru_cache(RECENT_STEPS)
+def _order(seed: int, step: int, batch_size: int) -> np.ndarray:
+    # RandomState, whose stream NumPy promises never to change.
+    return np.random.RandomState([seed, step]).permutation(batch_size)
 
 
 def _check_classes(real: Source, mix: Source) -> None:

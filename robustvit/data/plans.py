@@ -13,6 +13,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,35 +88,7 @@ def of_originals(
     renamed = TFDS_SPLITS.get(name, {})
     shards = []
     for found, items in originals.splits.items():
-        split = renamed.get(found, found)
-        # As in `folders`: shuffled, because a part of the split must have all classes.
-        order = np.random.RandomState(0).permutation(len(items))
-        count = -(-len(items) // shard_size)
-        for i in range(count):
-            part = order[i * shard_size : (i + 1) * shard_size]
-            file = f"{name}-{split}.array_record-{i:05}-of-{count:05}"
-            shards.append(Shard(split, file, [items[j] for j in part]))
-
-    def describe(folder: Path) -> dict[str, Any]:
-        _features(originals.class_names, encoding).save_config(str(folder))
-        keys = [{"featureKey": key} for key in (NAMES.image, NAMES.label)]
-        return {
-            "name": name,
-            "version": VERSIONS.get(name, "1.0.0"),
-            "description": f"By `robustvit data prepare` from {originals.where}",
-            "fileFormat": "array_record",
-            "supervisedKeys": {"tuple": {"items": keys}},
-        }
-
-    def record(item: Item) -> bytes:
-        file_name = Path(item.name).name if renamed else item.name
-        try:
-            image = encoding(item.read())
-        except CorruptImageError as error:
-            message = f"{item.path} ({item.name}) is no image: {error}"
-            raise CorruptImageError(message) from error
-        return pack(image, label=item.label, file_name=file_name)
-
+        shards += _shuffled(name, renamed.get(found, found), items, shard_size)
     return Plan(
         name=name,
         version=VERSIONS.get(name, "1.0.0"),
@@ -124,9 +97,49 @@ def of_originals(
         names=NAMES,
         class_names=originals.class_names,
         shards=shards,
-        record=record,
-        describe=describe,
+        # In ImageNet the files' names are enough, and what TFDS has.
+        record=partial(_packed, encoding, with_class=not renamed),
+        describe=partial(_describe, originals, name, encoding),
     )
+
+
+def _shuffled(name: str, split: str, items: list[Item], size: int) -> list[Shard]:
+    # As in `folders`: shuffled, because a part of the split must have all classes.
+    order = np.random.RandomState(0).permutation(len(items))
+    count = -(-len(items) // size)
+    return [
+        Shard(
+            split,
+            f"{name}-{split}.array_record-{i:05}-of-{count:05}",
+            [items[j] for j in order[i * size : (i + 1) * size]],
+        )
+        for i in range(count)
+    ]
+
+
+def _packed(encoding: Encoding, item: Item, *, with_class: bool) -> bytes:
+    """The record of an image."""
+    try:
+        image = encoding(item.read())
+    except CorruptImageError as error:
+        message = f"{item.path} ({item.name}) is no image: {error}"
+        raise CorruptImageError(message) from error
+    name = item.name if with_class else Path(item.name).name
+    return pack(image, label=item.label, file_name=name)
+
+
+def _describe(
+    originals: Originals, name: str, encoding: Encoding, folder: Path
+) -> dict[str, Any]:
+    _features(originals.class_names, encoding).save_config(str(folder))
+    keys = [{"featureKey": key} for key in (NAMES.image, NAMES.label)]
+    return {
+        "name": name,
+        "version": VERSIONS.get(name, "1.0.0"),
+        "description": f"By `robustvit data prepare` from {originals.where}",
+        "fileFormat": "array_record",
+        "supervisedKeys": {"tuple": {"items": keys}},
+    }
 
 
 def _features(class_names: tuple[str, ...], encoding: Encoding) -> Any:
@@ -152,24 +165,11 @@ def of_tfrecords(path: str | Path, encoding: Encoding) -> Plan:
         raise ValueError(f"{source} is stored as {info.file_format}, wanted tfrecord")
     image, label = prepared.supervised_features(info)
     names = Names(image=image, label=label)
-    shards = []
-    for split, part in info.splits.items():
-        for file, length in zip(part.filepaths, part.shard_lengths, strict=True):
-            items = [Item(str(file), offset, size, -1, "")
-                     for offset, size in tfrecords_in(Path(file))]  # fmt: skip
-            if len(items) != length:
-                raise ValueError(
-                    f"{file} has {len(items):,} records, and {length:,} by "
-                    "dataset_info.json: it is cut off, or of another copy"
-                )
-            new = Path(file).name.replace(".tfrecord-", ".array_record-")
-            shards.append(Shard(split, new, items))
-
-    def describe(folder: Path) -> dict[str, Any]:
-        for file in [*source.glob("features.json"), *source.glob("*.txt")]:
-            shutil.copyfile(file, folder / file.name)
-        described = json.loads((source / "dataset_info.json").read_text())
-        return {**described, "fileFormat": "array_record"}
+    shards = [
+        _copied(split, Path(file), length)
+        for split, part in info.splits.items()
+        for file, length in zip(part.filepaths, part.shard_lengths, strict=True)
+    ]
 
     def record(item: Item) -> bytes:
         data = item.read()
@@ -185,8 +185,27 @@ def of_tfrecords(path: str | Path, encoding: Encoding) -> Plan:
         class_names=tuple(info.features[label].names),
         shards=shards,
         record=record,
-        describe=describe,
+        describe=partial(_copy_description, source),
     )
+
+
+def _copied(split: str, file: Path, length: int) -> Shard:
+    """A shard with the records of a file of TFRecords."""
+    items = [Item(str(file), offset, size, -1, "")
+             for offset, size in tfrecords_in(file)]  # fmt: skip
+    if len(items) != length:
+        raise ValueError(
+            f"{file} has {len(items):,} records, and {length:,} by dataset_info.json: "
+            "it is cut off, or of another copy"
+        )
+    return Shard(split, file.name.replace(".tfrecord-", ".array_record-"), items)
+
+
+def _copy_description(source: Path, folder: Path) -> dict[str, Any]:
+    for file in [*source.glob("features.json"), *source.glob("*.txt")]:
+        shutil.copyfile(file, folder / file.name)
+    described = json.loads((source / "dataset_info.json").read_text())
+    return {**described, "fileFormat": "array_record"}
 
 
 def tfrecords_in(file: Path) -> Iterator[tuple[int, int]]:

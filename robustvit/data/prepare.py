@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ from robustvit.data.prepared import MARKER
 
 WRITER_OPTIONS = "group_size:1"  # random access to every record, as TFDS writes it
 MEASURED = 256  # images that an estimate is made from
+PATIENCE = 2.0  # seconds before a bar appears
+LOG_EVERY = 30.0  # seconds between the bar's lines in a log file
 SPARE = 1.02  # room on the disk for what is not images
 
 
@@ -69,7 +72,8 @@ def prepare(
         return folder
     threads = num_threads or min(32, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(threads) as pool:
-        left = [s for s in plan.shards if not (folder / s.file).exists()]
+        found = _from_before(plan, folder)
+        left = [shard for shard in plan.shards if shard.file not in found]
         estimate = _estimate(plan, left, folder, pool)
         on_start(estimate)
         if estimate.size * SPARE > estimate.free:
@@ -77,7 +81,14 @@ def prepare(
                 f"{estimate.size / 1e9:.1f} GB are to be written and "
                 f"{estimate.free / 1e9:.1f} GB are free in {folder}"
             )
-        found = _write(plan, folder, pool)
+        bar = tqdm(
+            total=len(plan), initial=estimate.done, desc="images", unit="img",
+            mininterval=0.1 if sys.stderr.isatty() else LOG_EVERY,
+        )  # fmt: skip
+        with bar:
+            for shard in left:
+                found[shard.file] = _write_shard(plan, shard, folder, pool)
+                bar.update(len(shard.items))
     _finish(plan, folder, found)
     return folder
 
@@ -126,23 +137,21 @@ def _keeps_bytes(plan: Plan) -> bool:
     return not plan.encoding.max_side and not plan.encoding.quality
 
 
-def _write(plan: Plan, folder: Path, pool) -> dict[str, list[np.ndarray]]:
-    """Every shard that is not there; the labels of all, by split."""
-    found: dict[str, list[np.ndarray]] = {}
-    bar = tqdm(total=len(plan), desc="images", unit="img", smoothing=0.05)
-    with bar:
-        for shard in plan.shards:
-            path = folder / shard.file
-            labels = read_shard(path, plan.names) if path.exists() else None
-            if labels is None or not _right(labels, shard.items):
-                labels = _write_shard(plan, shard, path, pool)
-            found.setdefault(shard.split, []).append(labels)
-            bar.update(len(shard.items))
+def _from_before(plan: Plan, folder: Path) -> dict[str, np.ndarray]:
+    """The labels in each file that is there and as it should be."""
+    there = [shard for shard in plan.shards if (folder / shard.file).exists()]
+    bar = tqdm(there, desc="reading what is there", unit="shard", delay=PATIENCE)
+    found = {}
+    for shard in bar:
+        labels = read_shard(folder / shard.file, plan.names)
+        if labels is not None and _right(labels, shard.items):
+            found[shard.file] = labels
     return found
 
 
-def _write_shard(plan: Plan, shard: Shard, path: Path, pool) -> Int[np.ndarray, " n"]:
+def _write_shard(plan: Plan, shard: Shard, folder: Path, pool) -> np.ndarray:
     """Writes, reads again, compares, and only then gives the file its name."""
+    path = folder / shard.file
     partial = path.with_name(f"{path.name}.partial")
     _write_records(partial, pool.map(plan.record, shard.items))
     labels = read_shard(partial, plan.names)
@@ -193,16 +202,19 @@ def _right(labels: np.ndarray, items: list[Item]) -> bool:
     )
 
 
-def _finish(plan: Plan, folder: Path, found: dict[str, list[np.ndarray]]) -> None:
+def _finish(plan: Plan, folder: Path, found: dict[str, np.ndarray]) -> None:
     """Compares the counts, and writes what makes the folder a dataset."""
     info = plan.describe(folder)
-    sizes = {s: sum(map(len, parts)) for s, parts in found.items()}
-    wanted = {s: sum(len(p.items) for p in parts) for s, parts in plan.splits.items()}
-    if sizes != wanted:
-        raise ValueError(f"{folder} has {sizes} examples, wanted {wanted}")
-    for split, parts in found.items():
-        file = label_files.file_beside(str(folder), split)
-        label_files.write(file, np.concatenate(parts))
+    for split, shards in plan.splits.items():
+        labels = np.concatenate([found[shard.file] for shard in shards])
+        wanted = sum(len(shard.items) for shard in shards)
+        there = sum((folder / shard.file).exists() for shard in shards)
+        if (len(labels), there) != (wanted, len(shards)):
+            raise ValueError(
+                f"{split} in {folder} has {len(labels):,} examples in {there:,} files, "
+                f"wanted {wanted:,} in {len(shards):,}: has something been removed?"
+            )
+        label_files.write(label_files.file_beside(str(folder), split), labels)
     if "splits" not in info:
         info["splits"] = [_split_info(plan, folder, s) for s in plan.splits]
     _write_whole(folder / "dataset_info.json", json.dumps(info, indent=2))

@@ -185,10 +185,13 @@ def test_a_shard_that_was_damaged_meanwhile_is_written_again(tmp_path: Path) -> 
 
 
 def test_without_dataset_info_nothing_is_opened(tmp_path: Path) -> None:
-    folder = prepare(_plan(_source(tmp_path, "tars"), "tars"), tmp_path / "out")
+    plan = _plan(_source(tmp_path, "tars"), "tars")
+    folder = prepare(plan, tmp_path / "out")
     (folder / "dataset_info.json").unlink()
     with pytest.raises(ValueError, match="is not finished: 6 of 6 shards are there"):
         prepared.open_tfds("imagenet2012", "train", data_dir=str(tmp_path / "out"))
+    prepare(plan, tmp_path / "out")
+    prepared.open_tfds("imagenet2012", "train", data_dir=str(tmp_path / "out"))
 
 
 def test_other_images_or_options_do_not_continue(tmp_path: Path) -> None:
