@@ -45,8 +45,9 @@ def _add_prepare(ways):
     add(
         "--val-labels",
         type=Path,
-        help="labels of validation images without class folders: a class name, or its "
-        "place from 0 in the sorted ones, per line in the order of the file names",
+        help="of validation images without class folders: ILSVRC2012_devkit_t12.tar.gz,"
+        " or text with a class, or its place from 0 in the sorted ones, per line; "
+        "default: the former, if it lies there",
     )
     add(
         "--max-side",
@@ -98,7 +99,7 @@ def _prepare(args, _):
 
 def _plan(args):
     """What is to be written, from whichever of the kinds of data lies there."""
-    from robustvit.data import imagenet, originals, plans
+    from robustvit.data import imagenet, originals, plans, val_labels
     from robustvit.data.examples import Encoding
 
     source = args.source.expanduser()
@@ -111,15 +112,17 @@ def _plan(args):
                 )
         return plans.of_tfrecords(source, Encoding(**options))
     name = args.name or IMAGENET
+    devkit = source / val_labels.DEVKIT
+    labels = args.val_labels or (devkit if devkit.is_file() else None)
     tars = (originals.TRAIN_TAR, originals.VAL_TAR)
     if any((source / tar).is_file() for tar in tars):
         if name != IMAGENET:
             raise ValueError(f"{source} has ImageNet's tars, but --name {name}")
-        found = originals.list_tars(source, val_labels=args.val_labels)
+        found = originals.list_tars(source, labels=labels)
         return plans.of_originals(found, name, Encoding(**options))
     names = imagenet.wnids() if name == IMAGENET else None
     try:
-        found = originals.list_folder(source, names=names, val_labels=args.val_labels)
+        found = originals.list_folder(source, names=names, labels=labels)
     except imagenet.WrongClassesError as error:
         if args.name:
             raise

@@ -8,7 +8,7 @@ import pytest
 from robustvit import cli_data, runs
 from robustvit.cli import main
 from robustvit.config_files import load_config
-from robustvit.data import imagenet
+from robustvit.data import imagenet, robustbench
 from tests.data.imagenet_files import photo
 from tests.small_run import QUICKSTART, SMALL, train_arguments
 
@@ -23,9 +23,10 @@ def imagenet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir(parents=True)
         (folder / f"{name}_1.JPEG").write_bytes(data)
     (root / "val").mkdir()
-    for i in range(30):
-        (root / "val" / f"ILSVRC2012_val_{i + 1:08}.JPEG").write_bytes(data)
-    (root / "val.txt").write_text("\n".join(imagenet.wnids()[:30]))
+    known = sorted(robustbench.image_ids()[:30], key=lambda id_: id_.split("/")[1])
+    for id_ in known:
+        (root / "val" / id_.split("/")[1]).write_bytes(data)
+    (root / "val.txt").write_text("\n".join(id_.split("/")[0] for id_ in known))
     return root
 
 

@@ -1,7 +1,7 @@
 """The images of ImageNet as it is distributed, and of any folder of class folders.
 
     list_folder("/data/imagenet", names=wnids())   # train/<wnid>/*.JPEG and val/
-    list_tars("/data", val_labels="val.txt")       # ILSVRC2012_img_{train,val}.tar
+    list_tars("/data", labels="val.txt")       # ILSVRC2012_img_{train,val}.tar
 
 Only listed: where an image lies, how long it is, and its label. Images inside tars are
 read where they are, so nothing is unpacked.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from robustvit.data import folders, imagenet
+from robustvit.data import folders, imagenet, val_labels
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 PATIENCE = 2.0  # seconds of listing before a bar appears
@@ -58,16 +58,15 @@ def list_folder(
     path: str | Path,
     *,
     names: Sequence[str] | None = None,
-    val_labels: str | Path | None = None,
+    labels: str | Path | None = None,
 ) -> Originals:
     """Lists `<path>/<split>/<class>/*` or, as the split "train", `<path>/<class>/*`.
 
     Args:
       names: the classes that must be there, all of them and no others; by default
         those of "train".
-      val_labels: file with the labels of a split whose images lie directly in it, one
-        per line, in the order of their file names: class names, or places from 0 in
-        the sorted ones.
+      labels: file with the labels of a split whose images lie directly in it, as
+        `val_labels.read` wants it.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -85,13 +84,13 @@ def list_folder(
         imagenet.check_classes(found, names, where=str(roots["train"]))
     splits = {
         split: (
-            _flat(folder, found, val_labels)
+            _flat(folder, found, labels)
             if folders.images_in(folder)
             else _by_class(folder, found, complete=names is not None or folder == train)
         )
         for split, folder in roots.items()
     }
-    return Originals(str(root), found, splits)
+    return _checked(Originals(str(root), found, splits))
 
 
 def _by_class(folder: Path, names: Sequence[str], complete: bool) -> list[Item]:
@@ -110,13 +109,13 @@ def _by_class(folder: Path, names: Sequence[str], complete: bool) -> list[Item]:
     return items
 
 
-def _flat(folder: Path, names: Sequence[str], val_labels) -> list[Item]:
+def _flat(folder: Path, names: Sequence[str], file) -> list[Item]:
     """Images directly in a directory, whose labels are in a file."""
     files = folders.images_in(folder)
-    labels = read_labels(val_labels, names, count=len(files), where=str(folder))
+    labels = _labels(file, names, [f.name for f in files], folder)
     return [
-        Item(str(file), 0, file.stat().st_size, label, file.name)
-        for file, label in zip(files, labels, strict=True)
+        Item(str(f), 0, f.stat().st_size, label, f.name)
+        for f, label in zip(files, labels, strict=True)
     ]
 
 
@@ -124,13 +123,13 @@ def list_tars(
     path: str | Path,
     *,
     names: Sequence[str] | None = None,
-    val_labels: str | Path | None = None,
+    labels: str | Path | None = None,
 ) -> Originals:
     """Lists the tars of ILSVRC 2012 in a folder; one of the two is enough.
 
     Args:
       names: the classes, those of ImageNet by default.
-      val_labels: as in `list_folder`.
+      labels: as in `list_folder`.
     """
     root = Path(path).expanduser()
     names = imagenet.wnids() if names is None else names
@@ -139,14 +138,14 @@ def list_tars(
         splits["train"] = _train_tar(tar, names)
     if (tar := root / VAL_TAR).is_file():
         members = sorted(_members(tar), key=lambda member: member[0])
-        labels = read_labels(val_labels, names, count=len(members), where=str(tar))
+        found = _labels(labels, names, [name for name, _, _ in members], tar)
         splits["val"] = [
             Item(str(tar), offset, size, label, name)
-            for (name, offset, size), label in zip(members, labels, strict=True)
+            for (name, offset, size), label in zip(members, found, strict=True)
         ]
     if not splits:
         raise ValueError(f"{root} has neither {TRAIN_TAR} nor {VAL_TAR}")
-    return Originals(str(root), tuple(names), splits)
+    return _checked(Originals(str(root), tuple(names), splits))
 
 
 def _train_tar(tar: Path, names: Sequence[str]) -> list[Item]:
@@ -184,29 +183,18 @@ def _members(tar: Path, start: int = 0) -> list[tuple[str, int, int]]:
     return found
 
 
-def read_labels(
-    file: str | Path | None, names: Sequence[str], *, count: int, where: str
-) -> list[int]:
-    """The labels of `count` images, from a file with one per line."""
+def _labels(file, class_names, files: Sequence[str], where: Path) -> list[int]:
+    """The labels of images without class folders, for their sorted file names."""
     if file is None:
         raise ValueError(
-            f"{where} has {count:,} images without classes; wanted --val-labels FILE, "
-            "with one class name or label per line in the order of the file names"
+            f"{where} has {len(files):,} images without classes; {val_labels.WANTED}"
         )
-    words = Path(file).expanduser().read_text().split()
-    if len(words) != count:
-        raise ValueError(f"{file} has {len(words):,} labels for {count:,} images")
-    if all(word.isdecimal() for word in words):
-        labels = [int(word) for word in words]
-        if max(labels) >= len(names):
-            raise ValueError(
-                f"{file} has label {max(labels)}, wanted at most {len(names) - 1}. If "
-                "it is the devkit's ground truth, its numbers begin at 1 and have "
-                "another order than the classes' names: wanted a file of names"
-            )
-        return labels
-    label_of = {name: label for label, name in enumerate(names)}
-    for line, word in enumerate(words, 1):
-        if word not in label_of:
-            raise ValueError(f"{file}, line {line}: {word!r} is none of the classes")
-    return [label_of[word] for word in words]
+    return val_labels.read(file, class_names, count=len(files))
+
+
+def _checked(originals: Originals) -> Originals:
+    """With validation images that have the right labels, as far as they are known."""
+    label_of = {item.name.rpartition("/")[2]: item.label
+                for item in originals.splits.get("val", ())}  # fmt: skip
+    val_labels.check_known(label_of, originals.class_names)
+    return originals

@@ -25,7 +25,7 @@ SHARDS = 4 + 2  # of 6 images: 20 for training, 7 for validation
 def _plan(source: Path, form: str, *, encoding=None, shard_size=6):
     list_ = {"folder": originals.list_folder, "tars": originals.list_tars}[form]
     labels_ = files.write_labels(source.parent)
-    found = list_(source, names=files.CLASSES, val_labels=labels_)
+    found = list_(source, names=files.CLASSES, labels=labels_)
     encoding = encoding or Encoding()
     return plans.of_originals(found, "imagenet2012", encoding, shard_size=shard_size)
 
@@ -361,14 +361,14 @@ def test_bad_folders(tmp_path: Path, what: str, message: str) -> None:
     labels_ = files.write_labels(tmp_path)
     _spoil(root, what)
     with pytest.raises(ValueError, match=message):
-        originals.list_folder(root, names=files.CLASSES, val_labels=labels_)
+        originals.list_folder(root, names=files.CLASSES, labels=labels_)
 
 
 def test_labels_as_numbers_and_no_labels(tmp_path: Path) -> None:
     root = files.write_folder(tmp_path / "in")
     file = tmp_path / "numbers.txt"
     file.write_text(" ".join(map(str, files.VAL_LABELS)))
-    found = originals.list_folder(root, val_labels=file)
+    found = originals.list_folder(root, labels=file)
     assert [i.label for i in found.splits["val"]] == list(files.VAL_LABELS)
     with pytest.raises(ValueError, match="7 images without classes; wanted --val-lab"):
         originals.list_folder(root)
