@@ -10,6 +10,7 @@ from robustvit.cli import main
 from robustvit.config_files import load_config
 from robustvit.data import imagenet, robustbench
 from tests.data.imagenet_files import photo
+from tests.data.test_prepare import tfrecord_copy
 from tests.small_run import QUICKSTART, SMALL, train_arguments
 
 
@@ -71,6 +72,17 @@ def test_faults_are_told_by_the_exit_code(tmp_path: Path, capsys) -> None:
     assert main([*check, "--split", "test"]) == 2
     assert "has no split 'test'; it has train" in capsys.readouterr().err
     assert main(["data", "check", "--name", "dog", "--data-dir", "/nowhere"]) == 2
+
+
+def test_tfrecords_say_all_themselves(tmp_path: Path, capsys) -> None:
+    _, theirs = tfrecord_copy(tmp_path)
+    out = str(tmp_path / "copy")
+    command = ["data", "prepare", "--from", str(theirs), "--data-dir", out]
+    assert main([*command, "--name", "mine"]) == 2
+    assert "--name is not for TFRecords, which say it" in capsys.readouterr().err
+    assert main(command) == 0
+    assert main(["data", "check", "--name", "imagenet2012", "--data-dir", out]) == 0
+    assert "validation: 7 examples" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ def test_a_record_is_read_as_it_was_written() -> None:
         examples.label_in(record, examples.Names(label="kind"))
 
 
-def _tfrecord_copy(tmp_path: Path) -> tuple[Path, Path]:
+def tfrecord_copy(tmp_path: Path) -> tuple[Path, Path]:
     """A prepared dataset, and one of TFRecords with the same records."""
     from array_record.python.array_record_module import ArrayRecordReader
 
@@ -291,7 +291,7 @@ def _tfrecord_copy(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_tfrecords_are_copied_unchanged(tmp_path: Path) -> None:
-    ours, theirs = _tfrecord_copy(tmp_path)
+    ours, theirs = tfrecord_copy(tmp_path)
     copy = prepare(plans.of_tfrecords(theirs, Encoding()), tmp_path / "copy")
     assert copy == tmp_path / "copy" / "imagenet2012" / "5.1.0"
     assert _contents(copy) == _contents(ours)
@@ -308,7 +308,7 @@ def test_tfrecords_are_copied_unchanged(tmp_path: Path) -> None:
 
 
 def test_bad_tfrecords(tmp_path: Path) -> None:
-    ours, theirs = _tfrecord_copy(tmp_path)
+    ours, theirs = tfrecord_copy(tmp_path)
     with pytest.raises(ValueError, match=r"is stored as .*, wanted tfrecord"):
         plans.of_tfrecords(ours, Encoding())
     (file,) = theirs.glob("*train.tfrecord-00001*")
