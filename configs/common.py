@@ -32,7 +32,7 @@ def default() -> ConfigDict:
     )
 
     c.data = ConfigDict()
-    c.data.name = "digits"  # digits, folder:<path>, or any TFDS name
+    c.data.name = "digits"  # digits, imagenet100, folder:<path>, or any TFDS name
     c.data.dir = ""  # where TFDS datasets lie; empty: TFDS' own default
     c.data.train_split = "train[:90%]"
     c.data.val_split = "train[90%:]"  # chooses the best checkpoint

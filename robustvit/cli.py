@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from robustvit.cli_data import add_data
 from robustvit.cli_eval import add_eval
 from robustvit.cli_verify import add_verify
 
@@ -71,6 +72,7 @@ def _parse(argv):
     _add_train(commands)
     add_eval(commands)
     add_verify(commands)
+    add_data(commands)
     _add_models(commands)
     _add_import(commands)
     _add_export(commands)

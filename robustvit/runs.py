@@ -28,6 +28,7 @@ from robustvit.evaluation.inputs import Chunk
 from robustvit.models import MODELS, create_model
 from robustvit.objectives import OBJECTIVES
 from robustvit.parallel import data_mesh, replicated
+from robustvit.run_data import train_batches
 from robustvit.threat import ThreatModel, parse_eps
 from robustvit.training import optim, schedules
 from robustvit.training.checkpoint import Checkpoints
@@ -201,9 +202,9 @@ def build_data(c: Config) -> TrainData:
     stats = pipeline.LoaderStats()
     options = _loading(c, stats)
     augment = Augment(**c.data.augment)
+    batches, steps_per_epoch = train_batches(c, source)
     return TrainData(
-        train=lambda step: pipeline.train_batches(
-            source,
+        train=lambda step: batches(
             transform,
             batch_size=batch_size,
             seed=c.seed,
@@ -211,12 +212,9 @@ def build_data(c: Config) -> TrainData:
             **options,
         ),
         val=lambda: pipeline.eval_batches(
-            held_out,
-            eval_transform(c),
-            batch_size=batch_size,
-            **options,
+            held_out, eval_transform(c), batch_size=batch_size, **options
         ),
-        steps_per_epoch=pipeline.steps_per_epoch(source, batch_size),
+        steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
         image_size=size,
         augment=augment if any(c.data.augment.values()) else None,

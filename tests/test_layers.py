@@ -19,7 +19,8 @@ ROOMS = {
     "training.throughput": 2, "training.settings": 2,
     "training.loop": 3, "evaluation": 3, "analysis": 3, "planning": 3,
     "runs": 4, "commands": 4, "weights": 4, "config_files": 4, "workdir": 4,
-    "doctor": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4,
+    "doctor": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4, "cli_data": 4,
+    "run_data": 4,
     "__main__": 5, "__init__": 5,
 }  # fmt: skip
 
@@ -31,7 +32,7 @@ ALLOWED = {
 }
 ONE_ROOM = {
     "runs", "commands", "weights", "config_files", "workdir", "doctor", "cli",
-    "cli_eval", "cli_verify",
+    "cli_eval", "cli_verify", "cli_data", "run_data",
 }  # fmt: skip
 PURE = ("types", "threat", "losses", "attacks", "models", "objectives", "training.step")
 PURE_IMPORTS = {"jax", "flax", "optax", "jaxtyping", "numpy", "robustvit", "__future__"}

@@ -10,5 +10,6 @@
 
 `sources` opens a dataset, `transforms` turns one raw image into uint8 pixels on the
 host, `pipeline` orders and batches them, `augment` does on the accelerator what is
-cheap there. Nothing is imported here, so that only the modules in use are paid for.
+cheap there. `prepare` and `check` are for the files themselves, before any of that.
+Nothing is imported here, so that only the modules in use are paid for.
 """

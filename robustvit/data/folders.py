@@ -54,7 +54,7 @@ def open_folder(path: str, split: str) -> FolderSource:
     """Opens `<path>/<split>/<class>/*` or, as the split "train", `<path>/<class>/*`."""
     root = Path(path).expanduser()
     roots = _split_roots(root, split)
-    asked = _names(split) & roots.keys()
+    asked = splits.names(split) & roots.keys()
     # All are listed only to say their sizes when the split asked for is not there.
     files = {name: _shuffled_images(roots[name]) for name in asked or roots}
     sizes = {name: len(images) for name, images in files.items()}
@@ -82,19 +82,19 @@ def _split_roots(root: Path, split: str) -> dict[str, Path]:
     """The directory that holds the class directories, for each split there is."""
     if not root.is_dir():
         raise ValueError(f"folder:{root} is not a directory")
-    children = _directories(root)
+    children = directories_in(root)
     if not children:
-        found = "images directly in it" if _images(root) else "an empty folder"
+        found = "images directly in it" if images_in(root) else "an empty folder"
         raise ValueError(f"folder:{root}: got {found}, wanted one directory per class")
-    named_after_split = _names(split) & {child.name for child in children}
-    if not named_after_split and any(_images(child) for child in children):
+    named_after_split = splits.names(split) & {child.name for child in children}
+    if not named_after_split and any(images_in(child) for child in children):
         return {"train": root}
     return {child.name: child for child in children}
 
 
 def names_of_classes(root: Path) -> tuple[str, ...]:
     """Sorted class names; one class alone cannot be learned and is a wrong path."""
-    names = tuple(child.name for child in _directories(root))
+    names = tuple(child.name for child in directories_in(root))
     if len(names) < 2:
         raise ValueError(
             f"folder:{root} has {len(names)} class directories {list(names)}, "
@@ -109,31 +109,26 @@ def _shuffled_images(root: Path) -> list[Path]:
     Shuffled, because sorted by class the first 90 % would lack the last classes. With
     RandomState, whose stream NumPy promises never to change.
     """
-    if _images(root):
+    if images_in(root):
         raise ValueError(
             f"folder:{root}: got images directly in it, wanted one directory per class"
         )
-    files = [file for child in _directories(root) for file in _images(child)]
+    files = [file for child in directories_in(root) for file in images_in(child)]
     if not files:
         raise ValueError(
             f"folder:{root} has no image in its class directories "
-            f"{[child.name for child in _directories(root)]}; wanted files that end in "
-            f"{' '.join(sorted(EXTENSIONS))}"
+            f"{[child.name for child in directories_in(root)]}; wanted files that end "
+            f"in {' '.join(sorted(EXTENSIONS))}"
         )
     return [files[i] for i in np.random.RandomState(0).permutation(len(files))]
 
 
-def _names(split: str) -> set[str]:
-    """The split names in "train[:90%]+test", right or wrong."""
-    return {part.split("[")[0].strip() for part in split.split("+")}
-
-
-def _directories(root: Path) -> list[Path]:
+def directories_in(root: Path) -> list[Path]:
     """Sorted; hidden ones, such as .ipynb_checkpoints, are nobody's class."""
     return sorted(c for c in root.iterdir() if c.is_dir() and c.name[0] != ".")
 
 
-def _images(root: Path) -> list[Path]:
+def images_in(root: Path) -> list[Path]:
     """Sorted; files that start with a dot are what macOS leaves in archives."""
     return sorted(
         file

@@ -98,19 +98,50 @@ def train_batches(
         the next example of the source in its place and count it in `stats`.
     """
     steps_per_epoch(source, batch_size)
-    rows = _rows_per_host(batch_size, host, num_hosts)
-    if start_step < 0:
-        raise ValueError(f"got start_step={start_step}, wanted at least 0")
+    examples = shuffled(
+        source, transform=transform, seed=seed, on_error=on_error, stats=stats
+    )
+    return batches_of(
+        lambda step, row: examples[step * batch_size + row],
+        batch_size=batch_size, start_step=start_step,
+        host=host, num_hosts=num_hosts, num_threads=num_threads,
+    )  # fmt: skip
+
+
+def shuffled(
+    source: Source,
+    *,
+    transform: TrainTransform,
+    seed: int,
+    on_error: OnError,
+    stats: LoaderStats | None,
+) -> Any:
+    """Transformed examples for ever, each pass in another order: a grain.MapDataset."""
     load = functools.partial(
         _load_readable, source, transform, _skipper(on_error, stats)
     )
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
-    examples = order.repeat(None).random_map(load)
+    return order.repeat(None).random_map(load)
+
+
+def batches_of(
+    example: Callable[[int, int], Example],
+    *,
+    batch_size: int,
+    start_step: int,
+    host: int,
+    num_hosts: int,
+    num_threads: int | None,
+) -> Generator[Batch, None, None]:
+    """Endless batches of example(step, row); this host gets a block of the rows."""
+    rows = _rows_per_host(batch_size, host, num_hosts)
+    if start_step < 0:
+        raise ValueError(f"got start_step={start_step}, wanted at least 0")
 
     def row(i: int) -> Any:
         """The i-th example of this host: a block of rows of every global batch."""
         step, r = divmod(i, rows)
-        return examples[step * batch_size + host * rows + r]
+        return example(step, host * rows + r)
 
     local = grain.MapDataset.range(start_step * rows, sys.maxsize).map(row)
     return _batches(local, rows, num_threads)

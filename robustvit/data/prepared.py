@@ -3,12 +3,14 @@
     open_tfds("imagenet2012:5.1.0", "validation", data_dir="~/tensorflow_datasets")
 
 The copy must be in array_record format, the one TFDS format with random access:
-`tfds build imagenet2012 --file_format=array_record`.
+`tfds build imagenet2012 --file_format=array_record`, or `robustvit data prepare` out of
+what is on the disk already.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from robustvit.data import splits
 
 # Features that say which file an example was made from, best first.
 FILE_NAME_FEATURES = ("file_name", "image/file_name", "image/filename", "id")
+# What `robustvit data prepare` puts into the folder of a dataset when it begins.
+MARKER = "preparation.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +30,7 @@ class TfdsSource:
 
     name: str  # cifar10/3.0.2
     split: str
+    folder: str  # that holds its files
     records: Sequence[Mapping[str, Any]] = field(repr=False)
     image_feature: str
     label_feature: str
@@ -67,7 +72,7 @@ def open_tfds(name: str, split: str, *, data_dir: str | None = None) -> TfdsSour
     data_dir = os.path.expanduser(data_dir or constants.DATA_DIR)
     builder = _find(name, data_dir)
     info = builder.info
-    image, label = _supervised_features(info)
+    image, label = supervised_features(info)
     sizes = {key: part.num_examples for key, part in info.splits.items()}
     splits.select(split, sizes, dataset=f"{name} in {data_dir}")
     # Raw bytes for every image feature: a segmentation mask beside the photo would
@@ -82,16 +87,32 @@ def open_tfds(name: str, split: str, *, data_dir: str | None = None) -> TfdsSour
     except NotImplementedError as error:
         raise ValueError(
             f"{name} in {data_dir} is stored as {info.file_format.value}, which has no "
-            f"random access; it must be array_record: {_build_command(name, data_dir)}"
+            "random access; it must be array_record: "
+            f"{_build_command(name, data_dir)}, or `robustvit data prepare --from "
+            f"{info.data_dir} --data-dir NEW`"
         ) from error
     return TfdsSource(
         name=info.full_name,
         split=split,
+        folder=str(info.data_dir),
         records=records,
         image_feature=image,
         label_feature=label,
         class_names=tuple(info.features[label].names),
     )
+
+
+def shard_files(name: str, data_dir: str | None) -> dict[str, dict[str, int]]:
+    """The files of every split, and how many examples each should have."""
+    from tensorflow_datasets.core import constants
+
+    splits_ = _find(
+        name, os.path.expanduser(data_dir or constants.DATA_DIR)
+    ).info.splits
+    return {
+        split: dict(zip(map(str, s.filepaths), s.shard_lengths, strict=True))
+        for split, s in splits_.items()
+    }
 
 
 def _find(name: str, data_dir: str) -> Any:
@@ -101,12 +122,34 @@ def _find(name: str, data_dir: str) -> Any:
     looks only for the version that this code is at.
     """
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import read_only_builder
+    from tensorflow_datasets.core import dataset_info, read_only_builder
 
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise ValueError(_not_found(name, data_dir)) from error
+    # The last: a preparation that was stopped between its last two files.
+    except (
+        tfds.core.DatasetNotFoundError, ValueError, dataset_info.DatasetInfoFileError
+    ) as error:  # fmt: skip
+        message = _unfinished(name, data_dir) or _not_found(name, data_dir)
+        raise ValueError(message) from error
+
+
+def _unfinished(name: str, data_dir: str) -> str:
+    """What to do about a preparation that was stopped; "" if there is none."""
+    from etils import epath  # data_dir may be a bucket
+
+    root = epath.Path(data_dir) / name.split(":")[0]
+    for marker in (*root.glob(f"*/{MARKER}"), *root.glob(f"*/*/{MARKER}")):
+        folder = marker.parent
+        if not (folder / "dataset_info.json").exists():
+            wanted = json.loads(marker.read_text())["shards"]
+            found = len(list(folder.glob("*.array_record-*-of-?????")))
+            return (
+                f"the preparation of {name!r} in {folder} is not finished: {found:,} "
+                f"of {wanted:,} shards are there; run the same `robustvit data "
+                "prepare` again, it goes on where it stopped"
+            )
+    return ""
 
 
 def _not_found(name: str, data_dir: str) -> str:
@@ -119,13 +162,15 @@ def _not_found(name: str, data_dir: str) -> str:
     if name.split(":")[0].split("/")[0] in known:
         return (
             f"dataset {name!r} is not prepared ({there}) and nothing is downloaded "
-            f"here; prepare it once with {_build_command(name, data_dir)}"
+            f"here; prepare it once with {_build_command(name, data_dir)}, or from "
+            "files that you have with `robustvit data prepare`"
         )
     base_names = {entry.split(":")[0] for entry in found}
     nearest = difflib.get_close_matches(name, {*base_names, *known, "digits"}, n=3)
     return (
-        f"unknown dataset {name!r}, wanted 'digits', 'folder:<path>' or a TFDS name; "
-        f"nearest: {', '.join(nearest) or 'none'}; {there}"
+        f"unknown dataset {name!r}, wanted 'digits', 'imagenet100', 'folder:<path>', "
+        f"'synthetic:<path>' or a TFDS name; nearest: {', '.join(nearest) or 'none'}; "
+        f"{there}"
     )
 
 
@@ -143,7 +188,7 @@ def _prepared(data_dir: str) -> list[str]:
     return sorted(f"{path.parent.relative_to(root)}:{path.name}" for path in found)
 
 
-def _supervised_features(info: Any) -> tuple[str, str]:
+def supervised_features(info: Any) -> tuple[str, str]:
     """Names of the image and of the label: the supervised pair, or the only two."""
     from tensorflow_datasets import features
 

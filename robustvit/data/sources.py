@@ -3,10 +3,11 @@
     source = open_source("cifar10", "test[:1000]", data_dir="~/tensorflow_datasets")
     source[17]  # {"image": b"\\x89PNG...", "label": 3}
 
-Three kinds of name: "digits" (inside scikit-learn, no download), "folder:<path>" (one
-directory per class), and any TFDS image dataset prepared in array_record format. All
-take the split grammar of TFDS: "train", "train[:90%]", "test[1000:2000]". ImageNet and
-CIFAR also have the split "robustbench", see robustbench.py.
+Kinds of name: "digits" (inside scikit-learn, no download), "folder:<path>" (one
+directory per class), "synthetic:<path>" (arrays of generated images), "imagenet100" (a
+view on ImageNet), and any TFDS image dataset prepared in array_record format. All take
+the split grammar of TFDS: "train", "train[:90%]", "test[1000:2000]". ImageNet and CIFAR
+also have the split "robustbench", see robustbench.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from robustvit.data import folders, prepared, robustbench, splits
+from robustvit.data import (
+    folders,
+    prepared,
+    robustbench,
+    splits,
+    subsets,
+    synthetic,
+)
 
 NUM_DIGITS_TRAIN = 1437  # of 1,797: four fifths
 DIGITS_SIZE = 32  # 8x8 scans enlarged to the size of the CIFAR models
@@ -81,7 +89,8 @@ def open_source(name: str, split: str, *, data_dir: str | None = None) -> Source
     """Opens a dataset that lies on this machine; never downloads.
 
     Args:
-      name: "digits", "folder:<path>", or a TFDS name such as "cifar10:3.0.2".
+      name: "digits", "folder:<path>", "synthetic:<path>", "imagenet100", or a TFDS
+        name such as "cifar10:3.0.2".
       split: in the TFDS grammar.
       data_dir: where TFDS datasets are prepared; by default where TFDS puts them.
     """
@@ -91,6 +100,10 @@ def open_source(name: str, split: str, *, data_dir: str | None = None) -> Source
         return _digits(split)
     if name.startswith("folder:"):
         return folders.open_folder(name.removeprefix("folder:"), split)
+    if name.startswith("synthetic:"):
+        return synthetic.open_synthetic(name.removeprefix("synthetic:"), split)
+    if subsets.is_meant(name):
+        return subsets.open_imagenet100(name, split, data_dir=data_dir)
     return prepared.open_tfds(name, split, data_dir=data_dir)
 
 

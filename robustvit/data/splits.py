@@ -45,6 +45,11 @@ def select(
     return runs
 
 
+def names(split: str) -> set[str]:
+    """The split names in "train[:90%]+test", right or wrong."""
+    return {part.split("[")[0].strip() for part in split.split("+")}
+
+
 def listing(sizes: Mapping[str, int]) -> str:
     """For example "train (1,437 examples), test (360 examples)"."""
     return ", ".join(f"{name} ({size:,} examples)" for name, size in sizes.items())
