@@ -4,7 +4,7 @@ Paper: Debenedetti, Sehwag, Mittal 2023, arXiv:2209.07399, table 8;
 `xcit-adv-finetuning.yaml` and, for `standard`, `xcit-finetuning.yaml`.
 
     robustvit train --config configs/imagenet_xcit_adv.py:s12 --workdir runs/s12_eps4
-    robustvit train --config configs/cifar_finetune.py:s12,cifar10 --workdir runs/cifar10
+    robustvit train --config configs/cifar_finetune.py:s12,cifar10 --workdir runs/ft
 
 Variants: s12, m12, l12 (the model); cifar10, cifar100; trades, standard; repo, thesis;
 paper. It starts from `init_from`, a run or a weight file, which is runs/s12_eps4 (or

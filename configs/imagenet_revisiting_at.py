@@ -4,7 +4,7 @@ Paper: Singh, Croce, Hein 2023, Revisiting Adversarial Training for ImageNet,
 arXiv:2303.01870, on ImageNet at eps 4/255: with a good start, a long schedule, averaged
 weights and two attack steps, the heavy augmentation that hurts the Light Recipe helps.
 
-    robustvit train --config configs/imagenet_revisiting_at.py:vit_s --workdir runs/vit_s
+    robustvit train --config configs/imagenet_revisiting_at.py:vit_s --workdir runs/vit
 
 Variants: convnext_t, convnext_s, convnext_b, convnext_l, with _cvst for a convolutional
 stem; vit_s, vit_b; e300, e50 (the epochs). ViTs with a convolutional stem and isotropic

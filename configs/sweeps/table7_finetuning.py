@@ -14,7 +14,9 @@ def get_sweep() -> Sweep:
     twins = {"": "adversarial", "-benign": "standard"}
     return Sweep(
         {
-            f"{dataset}-{model}{ending}": Point(CONFIG.format(dataset, model, objective))
+            f"{dataset}-{model}{ending}": Point(
+                CONFIG.format(dataset, model, objective)
+            )
             for dataset in ("caltech101", "flowers102")
             for model in ("s12", "resnet50")
             for ending, objective in twins.items()

@@ -1,0 +1,145 @@
+"""Running the points of a sweep: one process after the other, none stops the rest.
+
+    outcomes = run(tasks, say=print)
+
+A point that was finished with the same config is skipped; one that was interrupted goes
+on where it was, as `robustvit train` does.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustvit.runs import to_plain
+from robustvit.sweep import Task
+from robustvit.workdir import differences, write_json
+
+DONE = "sweep_point.json"  # the config that a point was finished with, as written
+OUTPUT = "output.txt"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPED = {signal.SIGINT: 130}  # exit codes as those of `robustvit train`; else 42
+
+Start = Callable[[Task], list[str]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a point: `error` is its last word, empty if it was finished."""
+
+    task: Task
+    error: str = ""
+    skipped: bool = False
+
+
+class SweepStopped(Exception):
+    """A signal came; the point that was running has stopped as well."""
+
+    def __init__(self, number: int):
+        super().__init__(f"{signal.Signals(number).name}: the same command continues")
+        self.exit_code = STOPPED.get(signal.Signals(number), 42)
+
+
+def train_command(task: Task) -> list[str]:
+    """The command that trains a point, in this Python."""
+    return [sys.executable, "-m", "robustvit", *task.arguments()]
+
+
+def run(
+    tasks: Sequence[Task],
+    *,
+    say: Callable[[str], None],
+    command: Start = train_command,
+) -> list[Outcome]:
+    """Run every point; their output goes to `output.txt` in their folders.
+
+    Args:
+      tasks: in this order.
+      say: told what happens.
+      command: of a point.
+
+    Raises:
+      SweepStopped: after Ctrl-C, SIGTERM or SIGHUP, which the point got as well.
+    """
+    outcomes = []
+    for number, task in enumerate(tasks, 1):
+        head = f"[{number}/{len(tasks)}] {task.name}:"
+        if is_finished(task):
+            say(f"{head} was finished before")
+            outcomes.append(Outcome(task, skipped=True))
+            continue
+        say(f"{head} started, see {task.workdir / OUTPUT}")
+        before = time.monotonic()
+        error = _run_one(task, command(task))
+        spent = f"{time.monotonic() - before:.0f} s"
+        say(f"{head} " + (f"FAILED after {spent}: {error}" if error else f"{spent}"))
+        outcomes.append(Outcome(task, error))
+    return outcomes
+
+
+def is_finished(task: Task) -> bool:
+    """Whether the folder has this point's result; to be done again, delete it."""
+    done = task.workdir / DONE
+    if not (done.exists() and (task.workdir / "report.json").exists()):
+        return False
+    before = json.loads(done.read_text())
+    return not list(differences(before, to_plain(task.config())))
+
+
+def _run_one(task, command):
+    """Its error, or "" if it ended well."""
+    task.workdir.mkdir(parents=True, exist_ok=True)
+    path = task.workdir / OUTPUT
+    with path.open("ab") as output:
+        start = output.tell()
+        # In a session of its own, so that Ctrl-C reaches it once: from here.
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        with _passing_signals(process) as caught:
+            code = process.wait()
+    if caught:
+        raise SweepStopped(caught[0])
+    if code == 0:
+        write_json(task.workdir / DONE, to_plain(task.config()))
+        return ""
+    return _last_word(path, start, code)
+
+
+@contextmanager
+def _passing_signals(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Within, signals go to the process, which saves and ends; and are written down."""
+    caught: list[int] = []
+
+    def pass_on(number, _):
+        caught.append(number)
+        if process.poll() is None:
+            # SIGTERM for SIGHUP, which training does not know.
+            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _last_word(path: Path, start: int, code: int) -> str:
+    """The error of a command, out of what it printed from `start` on."""
+    with path.open("rb") as output:
+        output.seek(start)
+        text = output.read().decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("robustvit")] or lines
+    word = said[-1] if said else "it said nothing"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}; last words: {word}"
+    return word
