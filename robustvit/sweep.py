@@ -85,25 +85,29 @@ class Task:
       spec: the config file, from here, and its variant.
       flags: the point's overrides and then the command line's, which win.
       workdir: folder of its run.
+      attack: of `robustvit eval`, to be run on the trained model; "" for none.
     """
 
     name: str
     spec: str
     flags: tuple[str, ...]
     workdir: Path
+    attack: str = ""
 
     def config(self) -> Any:
         """As written; the dataset need not be here."""
         return load_config(self.spec, self.flags)
 
-    def arguments(self) -> list[str]:
-        """Of the command that trains it."""
-        return ["train", "--config", self.spec, "--workdir", str(self.workdir),
-                *self.flags]  # fmt: skip
+    def commands(self) -> list[list[str]]:
+        """Arguments of the commands that it takes, in order."""
+        workdir = str(self.workdir)
+        train = ["train", "--config", self.spec, "--workdir", workdir, *self.flags]
+        measure = ["eval", "--workdir", workdir, "--attack", self.attack]
+        return [train, measure] if self.attack else [train]
 
-    def command(self) -> str:
+    def shell(self) -> str:
         """A line for a shell."""
-        return shlex.join(["robustvit", *self.arguments()])
+        return " && ".join(shlex.join(["robustvit", *c]) for c in self.commands())
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -128,13 +132,16 @@ def load_sweep(path: Path) -> Sweep:
     return sweep
 
 
-def tasks(path: Path, workdir: Path, overrides: Sequence[str] = ()) -> list[Task]:
+def tasks(
+    path: Path, workdir: Path, overrides: Sequence[str] = (), *, attack: str = ""
+) -> list[Task]:
     """The points of the sweep at `path`, their configs checked.
 
     Args:
       path: of the sweep's file.
       workdir: folder of all of them.
       overrides: for all of them, like "--config.epochs=2".
+      attack: to evaluate each with, besides the report that training ends in.
 
     Raises:
       ValueError: naming the point whose config cannot be read.
@@ -144,7 +151,7 @@ def tasks(path: Path, workdir: Path, overrides: Sequence[str] = ()) -> list[Task
         file, colon, variant = point.config.partition(":")
         spec = os.path.normpath(path.parent / file) + colon + variant
         flags = (*(_flag(*item) for item in point.overrides.items()), *overrides)
-        task = Task(name, spec, flags, workdir / name)
+        task = Task(name, spec, flags, workdir / name, attack)
         try:
             task.config()
         except ValueError as error:

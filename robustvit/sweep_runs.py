@@ -27,7 +27,7 @@ OUTPUT = "output.txt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED = {signal.SIGINT: 130}  # exit codes as those of `robustvit train`; else 42
 
-Start = Callable[[Task], list[str]]
+Commands = Callable[[Task], list[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,23 @@ class SweepStopped(Exception):
         self.exit_code = STOPPED.get(signal.Signals(number), 42)
 
 
-def train_command(task: Task) -> list[str]:
-    """The command that trains a point, in this Python."""
-    return [sys.executable, "-m", "robustvit", *task.arguments()]
+def commands_here(task: Task) -> list[list[str]]:
+    """The point's commands, in this Python."""
+    return [[sys.executable, "-m", "robustvit", *c] for c in task.commands()]
 
 
 def run(
     tasks: Sequence[Task],
     *,
     say: Callable[[str], None],
-    command: Start = train_command,
+    commands: Commands = commands_here,
 ) -> list[Outcome]:
     """Run every point; their output goes to `output.txt` in their folders.
 
     Args:
       tasks: in this order.
       say: told what happens.
-      command: of a point.
+      commands: of a point; the first that fails ends it.
 
     Raises:
       SweepStopped: after Ctrl-C, SIGTERM or SIGHUP, which the point got as well.
@@ -77,7 +77,7 @@ def run(
             continue
         say(f"{head} started, see {task.workdir / OUTPUT}")
         before = time.monotonic()
-        error = _run_one(task, command(task))
+        error = _run_point(task, commands(task))
         spent = f"{time.monotonic() - before:.0f} s"
         say(f"{head} " + (f"FAILED after {spent}: {error}" if error else f"{spent}"))
         outcomes.append(Outcome(task, error))
@@ -85,18 +85,27 @@ def run(
 
 
 def is_finished(task: Task) -> bool:
-    """Whether the folder has this point's result; to be done again, delete it."""
+    """Whether the folder has this point's results; to be done again, delete it."""
     done = task.workdir / DONE
-    if not (done.exists() and (task.workdir / "report.json").exists()):
+    wanted = ["report.json", *([f"report-{task.attack}-*.json"] if task.attack else [])]
+    if not (done.exists() and all(any(task.workdir.glob(name)) for name in wanted)):
         return False
     before = json.loads(done.read_text())
     return not list(differences(before, to_plain(task.config())))
 
 
-def _run_one(task, command):
+def _run_point(task, commands):
     """Its error, or "" if it ended well."""
     task.workdir.mkdir(parents=True, exist_ok=True)
-    path = task.workdir / OUTPUT
+    for command in commands:
+        error = _run_command(command, task.workdir / OUTPUT)
+        if error:
+            return error
+    write_json(task.workdir / DONE, to_plain(task.config()))
+    return ""
+
+
+def _run_command(command, path):
     with path.open("ab") as output:
         start = output.tell()
         # In a session of its own, so that Ctrl-C reaches it once: from here.
@@ -107,10 +116,7 @@ def _run_one(task, command):
             code = process.wait()
     if caught:
         raise SweepStopped(caught[0])
-    if code == 0:
-        write_json(task.workdir / DONE, to_plain(task.config()))
-        return ""
-    return _last_word(path, start, code)
+    return _last_word(path, start, code) if code else ""
 
 
 @contextmanager
