@@ -12,11 +12,13 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from robustvit.runs import to_plain
 from robustvit.sweep import Task
@@ -106,33 +108,52 @@ def _run_point(task, commands):
 
 
 def _run_command(command, path):
-    with path.open("ab") as output:
+    with path.open("ab") as output, _signals() as signals:
         start = output.tell()
         # In a session of its own, so that Ctrl-C reaches it once: from here.
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        with _passing_signals(process) as caught:
-            code = process.wait()
-    if caught:
-        raise SweepStopped(caught[0])
+        signals.pass_to(process)
+        code = process.wait()
+    if signals.caught:
+        raise SweepStopped(signals.caught[0])
     return _last_word(path, start, code) if code else ""
 
 
+@dataclass
+class _Signals:
+    """Those that came, for a process that is told of them and then saves and ends."""
+
+    caught: list[int] = field(default_factory=list)
+    process: subprocess.Popen | None = None
+
+    def __call__(self, number: int, _: Any) -> None:
+        self.caught.append(number)
+        if self.process is not None:
+            self._send(number)
+
+    def pass_to(self, process: subprocess.Popen) -> None:
+        self.process = process
+        for number in self.caught:  # while it was being started
+            self._send(number)
+
+    def _send(self, number):
+        # Training does not know SIGHUP. A process that has ended gets nothing.
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+
+
 @contextmanager
-def _passing_signals(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Within, signals go to the process, which saves and ends; and are written down."""
-    caught: list[int] = []
-
-    def pass_on(number, _):
-        caught.append(number)
-        if process.poll() is None:
-            # SIGTERM for SIGHUP, which training does not know.
-            process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
-
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+def _signals() -> Iterator[_Signals]:
+    """Within, signals are caught; outside the main thread they are its business."""
+    signals = _Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    before = {number: signal.signal(number, signals) for number in SIGNALS}
     try:
-        yield caught
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
