@@ -56,14 +56,6 @@ class Published:
     metric: str
     conditions: Mapping[str, Any] | None = field(repr=False)
 
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        """Whether a run with this (nested) config is of this row."""
-        if self.conditions is None or not _same_model(config):
-            return False
-        flat = flatten(config)
-        wanted = UNLESS_SAID | dict(self.conditions)
-        return all(_fulfils(flat, key, value) for key, value in wanted.items())
-
     def __str__(self) -> str:
         """For example "table 4: weight decay 0.5"."""
         source = "" if self.source == "thesis" else f" ({self.source})"
@@ -93,13 +85,18 @@ def rows() -> tuple[Published, ...]:
 
 
 def matching(config: Mapping[str, Any]) -> list[Published]:
-    """The rows of a run's config; some configs were measured for two tables."""
-    return [row for row in rows() if row.matches(config)]
+    """The rows of a run's (nested) config; some were measured for two tables."""
+    if not set(config["model"]["args"]) <= SAME_MODEL:
+        return []
+    flat = flatten(config)
+    return [row for row in rows() if _matches(row, flat)]
 
 
-def _same_model(config):
-    """No field of the model is overridden that would make it another one."""
-    return set(config["model"]["args"]) <= SAME_MODEL
+def _matches(row, flat):
+    if row.conditions is None:
+        return False
+    wanted = UNLESS_SAID | dict(row.conditions)
+    return all(_fulfils(flat, key, value) for key, value in wanted.items())
 
 
 def _fulfils(flat, key, wanted):

@@ -1,6 +1,7 @@
 """Published rows against the configs they name, and runs beside them in tables."""
 
 import csv
+import functools
 import io
 import json
 
@@ -19,12 +20,17 @@ CONFIGS = REPO / "configs"
 AA = dict(zip(STANDARD, (44.0, 41.2, 41.2, 41.15), strict=True))
 
 
+@functools.cache
+def points(file):
+    return {task.name: task for task in tasks(CONFIGS / file, CONFIGS)}
+
+
+@functools.cache
 def config_of(recipe):
     file, _, point = recipe.partition("#")
-    if not point:
-        return to_plain(load_config(str(CONFIGS / recipe)))
-    found = {task.name: task for task in tasks(CONFIGS / file, CONFIGS)}
-    return to_plain(found[point].config())
+    if point:
+        return to_plain(points(file)[point].config())
+    return to_plain(load_config(str(CONFIGS / recipe)))
 
 
 @pytest.mark.parametrize("table", sorted({row.table for row in rows()}))
