@@ -190,7 +190,7 @@ def to_csv(results: Iterable[Result]) -> str:
 def markdown(results: Sequence[Result]) -> str:
     """The table for people: published numbers behind ours, differences in points."""
     heads = ["run", "state", "images", "clean", "PGD", "APGD-CE", "AutoAttack",
-             "published", "clean", "robust", "difference"]  # fmt: skip
+             "published", "its clean", "its robust", "difference"]  # fmt: skip
     lines = [heads, [":--"] * 2 + ["--:"] * 5 + [":--"] + ["--:"] * 3]
     lines += [_line(result) for result in results]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

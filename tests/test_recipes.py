@@ -209,6 +209,22 @@ def test_every_model_is_built_and_its_optimizer(spec):
     runs.OPTIMIZERS[c.optim.name](lambda _: 0.1, **c.optim.args)
 
 
+@pytest.mark.parametrize(
+    ("spec", "classes", "steps", "epochs"),
+    [
+        ("finetune_hires.py:caltech101,paper", 102, 5, 30),
+        ("cifar_finetune.py", 10, 47, 22),
+    ],
+)
+def test_built_on_the_real_dataset(spec, classes, steps, epochs, tfds_dir):
+    """Caltech-101 has a class for the background as well."""
+    run = runs.build(
+        load_config(str(CONFIGS / spec), [f"--config.data.dir={tfds_dir}"])
+    )
+    assert run.model.num_classes == classes
+    assert (run.data.steps_per_epoch, run.settings.epochs) == (steps, epochs)
+
+
 def points(name):
     path = CONFIGS / "sweeps" / f"{name}.py"
     return {task.name: task.config() for task in tasks(path, Path("runs"))}

@@ -116,7 +116,7 @@ def test_a_run_beside_its_row(s12):
     assert found == ("finished", *map(pytest.approx, (72.1, 46.0, 44.0, 41.15)), 5000)
     assert r.clean_difference == pytest.approx(72.1 - 72.34)
     assert r.robust_difference == pytest.approx(41.15 - 41.78)
-    text = markdown([r])
+    text = " ".join(markdown([r]).split())
     assert "72.34 | 41.78 AutoAttack | -0.24 / -0.63" in text
     assert "more than once" not in text  # twice, but with the same numbers
 
