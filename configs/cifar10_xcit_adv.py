@@ -56,16 +56,20 @@ def get_config(arg: str | None = None) -> ConfigDict:
         small = {"dim": 96, "num_heads": 4, "depth": 4, "strides": (1, 2, 2, 2)}
         c.model.args.update(small | {"drop_path": 0.0})
         c.optim.lr = 1e-3
-    if variant["objective"] == "trades":
-        variants.trades(c)
-    elif variant["objective"] == "standard":
-        variants.standard(c)
-    elif variant["objective"] == "fgsm":
-        c.threat.schedule.name = "linear"  # the ramp keeps one step from collapsing
-    else:
-        c.attack.args.steps = 10
+    _objective(c, variant["objective"])
     if variant["mix"]:
         c.data.mix.name = SYNTHETIC
     if variant["profile"] == "paper":
         variants.as_published(c)
     return c
+
+
+def _objective(c, name):
+    if name == "trades":
+        variants.trades(c)
+    elif name == "standard":
+        variants.standard(c)
+    elif name == "fgsm":
+        c.threat.schedule.name = "linear"  # the ramp keeps one step from collapsing
+    else:
+        c.attack.args.steps = 10

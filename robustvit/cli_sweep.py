@@ -72,15 +72,9 @@ def _run(tasks, workdir):
 
 def _tabulate(tasks, workdir):
     from robustvit.cli_report import write_results
-    from robustvit.results import Result, markdown, read_result
-    from robustvit.workdir import CONFIG
+    from robustvit.results import markdown, read_result
 
-    results = [
-        read_result(task.workdir, task.name)
-        if (task.workdir / CONFIG).exists()
-        else Result(task.name, "not started")
-        for task in tasks
-    ]
+    results = [read_result(task.workdir, task.name) for task in tasks]
     print(markdown(results), end="", flush=True)
     names = ("table.md", "table.csv", "table.png")
     write_results(results, *(workdir / name for name in names))

@@ -18,6 +18,7 @@ from typing import Any
 
 from robustvit import published
 from robustvit.attacks.autoattack import STANDARD
+from robustvit.sweep import OUTPUT
 from robustvit.threat import parse_eps
 from robustvit.training.metrics import read_metrics
 from robustvit.workdir import CONFIG
@@ -70,7 +71,10 @@ def read_result(workdir: Path, name: str | None = None) -> Result:
     """
     if "://" in str(workdir) or ":/" in str(workdir):
         raise ValueError(f"{workdir} is remote: copy its *.json and *.jsonl here")
+    name = name or workdir.name or str(workdir)
     if not (workdir / CONFIG).is_file():
+        if (workdir / OUTPUT).is_file():  # a sweep's, and failed before it was claimed
+            return Result(name, "not started")
         what = f"has no {CONFIG}" if workdir.is_dir() else "is no folder"
         raise ValueError(f"{workdir} {what}: wanted the --workdir of a training")
     config = _read_json(workdir / CONFIG)
@@ -81,7 +85,7 @@ def read_result(workdir: Path, name: str | None = None) -> Result:
         found |= dict.fromkeys(_accuracies(report), report)
     values = {key: 100 * _accuracies(report)[key] for key, report in found.items()}
     return Result(
-        name=name or workdir.name or str(workdir),
+        name=name,
         state=_state(workdir, history, config),
         images=min((r["num_examples"] for r in found.values()), default=None),
         rows=tuple(published.matching(config)),

@@ -23,6 +23,7 @@ from typing import Any
 
 from robustvit.config_files import load_config
 
+OUTPUT = "output.txt"  # what a point printed, in its folder
 NAME = re.compile(r"[\w.+=-]+")  # that a folder can have anywhere
 
 

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from robustvit.runs import to_plain
-from robustvit.sweep import Task
+from robustvit.sweep import OUTPUT, Task
 from robustvit.workdir import differences, write_json
 
 DONE = "sweep_point.json"  # the config that a point was finished with, as written
-OUTPUT = "output.txt"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED = {signal.SIGINT: 130}  # exit codes as those of `robustvit train`; else 42
 

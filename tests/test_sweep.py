@@ -204,6 +204,8 @@ def test_a_real_sweep_with_a_planted_failure(tmp_path, capsys, monkeypatch):
     assert json.loads((folder / "adamw/config.json").read_text())["seed"] == 7
     lines = {line.split(" ")[1]: line for line in said.out.splitlines() if "|" in line}
     assert "finished" in lines["adamw"] and "not started" in lines["lion"]
+    assert main(["report", str(folder / "lion"), str(folder / "adamw")]) == 0
+    assert "not started" in capsys.readouterr().out
     for name in ("table.md", "table.csv", "table.png"):
         assert (folder / name).stat().st_size > 100
     done = tasks(path, folder, arguments[-1:])
