@@ -97,39 +97,3 @@ def default() -> ConfigDict:
     c.checkpoint.patience = 0  # stops after so many epochs without a better; 0: off
     c.log = ConfigDict({"every": 20, "tensorboard": False, "wandb_project": ""})
     return c
-
-
-def pick(arg: str | None, **choices: tuple[str, ...]) -> dict[str, str]:
-    """Read "m12,eps8": at most one word of each choice, the first is the default."""
-    picked = {name: words[0] for name, words in choices.items()}
-    for word in filter(None, (arg or "").split(",")):
-        homes = [name for name, words in choices.items() if word in words]
-        if not homes:
-            known = "; ".join(" or ".join(words) for words in choices.values())
-            raise ValueError(f"config variant {word!r} is unknown; there are {known}")
-        picked[homes[0]] = word
-    return picked
-
-
-def trades(c: ConfigDict) -> None:
-    """Turn a config into TRADES with ten steps, as the CIFAR recipes have it."""
-    c.attack.args.steps = 10
-    c.objective = ConfigDict({"name": "trades"})
-    c.objective.args = ConfigDict(
-        {"beta": 6.0, "label_smoothing": 0.0, "attack_bn": "eval"}
-    )
-
-
-def standard(c: ConfigDict) -> None:
-    """Turn a config into its twin without an attack; validation still attacks."""
-    c.objective = ConfigDict({"name": "standard"})
-    c.objective.args = ConfigDict({"label_smoothing": 0.1})
-    c.checkpoint.best_metric = "val/clean_accuracy"
-
-
-def as_published(c: ConfigDict) -> None:
-    """The `paper` profile: BatchNorm in the attack and selection as in the TPU runs."""
-    c.objective.args.attack_bn = "train_update"
-    if c.objective.name == "adversarial":
-        c.objective.args.clean_forward = "update"
-    c.data.train_split, c.data.val_split = "train", c.data.test_split

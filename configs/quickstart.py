@@ -10,12 +10,12 @@ Variants: adversarial; standard, the same model without an attack, to compare wi
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, variants
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The quick start; `arg` is "adversarial" or "standard"."""
-    variant = common.pick(arg, objective=("adversarial", "standard"))
+    variant = variants.pick(arg, objective=("adversarial", "standard"))
     c = common.default()
     c.epochs, c.cooldown_epochs = 28, 2
     c.model.name = "xcit_nano_12_p8_32"
@@ -33,5 +33,5 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.objective.args.label_smoothing = 0.0
     c.attack.args.steps = 2
     if variant["objective"] == "standard":
-        common.standard(c)
+        variants.standard(c)
     return c

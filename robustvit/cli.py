@@ -14,6 +14,8 @@ from pathlib import Path
 
 from robustvit.cli_data import add_data
 from robustvit.cli_eval import add_eval
+from robustvit.cli_report import add_report
+from robustvit.cli_sweep import add_sweep
 from robustvit.cli_verify import add_verify
 
 MAX_CPU_DEVICES = 8  # more would leave each with too little of a batch
@@ -73,6 +75,8 @@ def _parse(argv):
     add_eval(commands)
     add_verify(commands)
     add_data(commands)
+    add_sweep(commands)
+    add_report(commands)
     _add_models(commands)
     _add_import(commands)
     _add_export(commands)

@@ -38,12 +38,12 @@ def claim(workdir: Path, config: Mapping[str, Any], *, needs_bytes: int = 0) -> 
     _check_writable(workdir, needs_bytes)
     path = workdir / CONFIG
     if path.exists():
-        differences = list(_differences(json.loads(path.read_text()), config))
-        if differences:
+        changed = list(differences(json.loads(path.read_text()), config))
+        if changed:
             raise ValueError(
                 f"{workdir} holds a run of another config; nothing was changed. "
                 "Choose another --workdir, or set these back:\n  "
-                + "\n  ".join(differences)
+                + "\n  ".join(changed)
             )
     write_json(path, config)
 
@@ -66,7 +66,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _differences(old, new) -> Iterator[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """What sets two configs apart, a key a line; keys in FREE left out."""
     old, new = flatten(old), flatten(new)
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key, "(absent)"), new.get(key, "(absent)")

@@ -146,7 +146,7 @@ def test_schedules_reach_the_run():
     assert run.data.steps_per_epoch == 1293 // 64
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
 def test_config_files_are_short(path):
     assert len(path.read_text().splitlines()) <= 150 - 60 * (path.stem != "common")
 
