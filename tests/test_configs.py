@@ -148,7 +148,7 @@ def test_schedules_reach_the_run():
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.py")), ids=lambda p: p.stem)
 def test_config_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= 150 - 60 * (path.stem != "common")
+    assert len(path.read_text().splitlines()) <= 120 - 30 * (path.stem != "common")
 
 
 RECIPES = [
