@@ -19,10 +19,9 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from robustvit import lookup
+from robustvit import augmentation, lookup
 from robustvit.attacks import ATTACKS, PGD, light_step_size
 from robustvit.data import pipeline, transforms
-from robustvit.data.augment import Augment
 from robustvit.data.sources import Source, open_source
 from robustvit.evaluation.inputs import Chunk
 from robustvit.models import MODELS, create_model
@@ -36,11 +35,6 @@ from robustvit.types import Objective
 
 Config = Any  # a ConfigDict, of whose keys type checkers know nothing
 
-TRANSFORMS = {
-    "imagenet": transforms.imagenet_train,
-    "cifar": transforms.cifar_train,
-    "digits": transforms.digits_train,
-}
 OPTIMIZERS = {"adamw": optim.adamw, "sgd": optim.sgd}
 LR_SCHEDULES = {
     "cosine": schedules.cosine,
@@ -192,15 +186,12 @@ def build_lr(c: Config) -> schedules.EpochSchedule:
 
 def build_data(c: Config) -> TrainData:
     """Training and held-out batches of a resolved config."""
-    size, batch_size = c.data.image_size, c.data.batch_size
-    transform = lookup.build(
-        "transform", TRANSFORMS, c.data.transform.name, size, **c.data.transform.args
-    )
+    batch_size, repeats = c.data.batch_size, c.data.repeats
+    transform, augment, mixing = augmentation.build(c)
     source = open_data(c, c.data.train_split)
     held_out = open_data(c, c.data.val_split)
     stats = pipeline.LoaderStats()
     options = _loading(c, stats)
-    augment = Augment(**c.data.augment)
     return TrainData(
         train=lambda step: pipeline.train_batches(
             source,
@@ -208,6 +199,7 @@ def build_data(c: Config) -> TrainData:
             batch_size=batch_size,
             seed=c.seed,
             start_step=step,
+            repeats=repeats,
             **options,
         ),
         val=lambda: pipeline.eval_batches(
@@ -216,10 +208,11 @@ def build_data(c: Config) -> TrainData:
             batch_size=batch_size,
             **options,
         ),
-        steps_per_epoch=pipeline.steps_per_epoch(source, batch_size),
+        steps_per_epoch=pipeline.steps_per_epoch(source, batch_size, repeats),
         batch_size=batch_size,
-        image_size=size,
-        augment=augment if any(c.data.augment.values()) else None,
+        image_size=c.data.image_size,
+        augment=augment,
+        mixing=mixing,
         skipped=lambda: stats.skipped,
     )
 

@@ -18,8 +18,8 @@ ROOMS = {
     "training.metrics": 2, "training.interrupts": 2, "training.display": 2,
     "training.throughput": 2, "training.settings": 2,
     "training.loop": 3, "evaluation": 3, "analysis": 3, "planning": 3,
-    "runs": 4, "commands": 4, "weights": 4, "config_files": 4, "workdir": 4,
-    "doctor": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4,
+    "runs": 4, "augmentation": 4, "commands": 4, "weights": 4, "config_files": 4,
+    "workdir": 4, "doctor": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4,
     "__main__": 5, "__init__": 5,
 }  # fmt: skip
 
@@ -30,8 +30,8 @@ ALLOWED = {
     ("losses", "types"),
 }
 ONE_ROOM = {
-    "runs", "commands", "weights", "config_files", "workdir", "doctor", "cli",
-    "cli_eval", "cli_verify",
+    "runs", "augmentation", "commands", "weights", "config_files", "workdir", "doctor",
+    "cli", "cli_eval", "cli_verify",
 }  # fmt: skip
 PURE = ("types", "threat", "losses", "attacks", "models", "objectives", "training.step")
 PURE_IMPORTS = {"jax", "flax", "optax", "jaxtyping", "numpy", "robustvit", "__future__"}

@@ -4,10 +4,11 @@
     for batch in eval_batches(source, EvalTransform(224), batch_size=100): ...
 
 A batch is {"image": uint8 (b, size, size, 3), "label": int32 (b,), "index": int32 (b,),
-"mask": bool (b,)}; `index` is the example's place in the source. What is in a batch,
-augmentations included, is a function of (seed, step) alone: a run continues from its
-step, on any number of hosts, with nothing else to restore. `batches.close()` drops what
-was read ahead and stops the threads; so does letting go of the iterator.
+"mask": bool (b,)}; `index` is the example's place in the source. Where images have
+several views, "view" is there as well. What is in a batch, augmentations included, is a
+function of (seed, step) alone: a run continues from its step, on any number of hosts,
+with nothing else to restore. `batches.close()` drops what was read ahead and stops the
+threads; so does letting go of the iterator.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from typing import Any, Literal
 import grain
 import numpy as np
 
-from robustvit.data.images import CorruptImageError, Pixels, Raw
+from robustvit.data.images import CorruptImageError, Raw
 from robustvit.data.sources import Source
 from robustvit.data.transforms import EvalTransform, TrainTransform
+from robustvit.data.views import views
 from robustvit.types import Batch
 
 OnError = Literal["raise", "skip"]
@@ -65,14 +67,23 @@ class LoaderStats:
             self._skipped.append(name)
 
 
-def steps_per_epoch(source: Source, batch_size: int) -> int:
-    """Full batches in one pass; what remains begins the next pass."""
-    if not 0 < batch_size <= len(source):
+def steps_per_epoch(source: Source, batch_size: int, repeats: int = 1) -> int:
+    """Full batches in one pass; what remains begins the next pass.
+
+    A batch counts views, a pass images: with `repeats` views of each image there are
+    that many times the steps.
+    """
+    if repeats < 1 or batch_size % repeats:
         raise ValueError(
-            f"got batch_size={batch_size}, wanted it in [1, {len(source)}], the number "
-            "of examples"
+            f"got batch_size={batch_size}, wanted a multiple of repeats={repeats}, the "
+            "views of each image (at least 1)"
         )
-    return len(source) // batch_size
+    if not 0 < batch_size <= len(source) * repeats:
+        raise ValueError(
+            f"got batch_size={batch_size}, wanted it in [1, {len(source) * repeats}], "
+            "the number of examples" + (" times the views" if repeats > 1 else "")
+        )
+    return len(source) * repeats // batch_size
 
 
 def train_batches(
@@ -87,6 +98,7 @@ def train_batches(
     num_threads: int | None = None,
     on_error: OnError = "raise",
     stats: LoaderStats | None = None,
+    repeats: int = 1,
 ) -> Generator[Batch, None, None]:
     """Endless shuffled batches, each pass over the data in another order.
 
@@ -96,13 +108,17 @@ def train_batches(
       num_threads: that read and decode; by default one per core.
       on_error: what to do with an unreadable image: raise CorruptImageError, or take
         the next example of the source in its place and count it in `stats`.
+      repeats: views of each image, in rows that follow each other. Where there are
+        several, the first is only cropped and flipped, and "view" (b,) counts them.
     """
-    steps_per_epoch(source, batch_size)
-    rows = _rows_per_host(batch_size, host, num_hosts)
+    steps_per_epoch(source, batch_size, repeats)
+    # From here on, a row is an image, of which `repeats` rows of the batch are made.
+    rows = _rows_per_host(batch_size, host, num_hosts, repeats)
+    batch_size //= repeats
     if start_step < 0:
         raise ValueError(f"got start_step={start_step}, wanted at least 0")
     load = functools.partial(
-        _load_readable, source, transform, _skipper(on_error, stats)
+        _load_readable, source, transform, _skipper(on_error, stats), repeats
     )
     order = grain.MapDataset.range(len(source)).seed(seed).shuffle()
     examples = order.repeat(None).random_map(load)
@@ -113,7 +129,8 @@ def train_batches(
         return examples[step * batch_size + host * rows + r]
 
     local = grain.MapDataset.range(start_step * rows, sys.maxsize).map(row)
-    return _batches(local, rows, num_threads)
+    join = np.stack if repeats == 1 else np.concatenate
+    return _batches(local, rows, num_threads, join)
 
 
 def eval_batches(
@@ -155,7 +172,10 @@ def eval_batches(
 
 
 def _batches(
-    examples: grain.MapDataset, rows: int, num_threads: int | None
+    examples: grain.MapDataset,
+    rows: int,
+    num_threads: int | None,
+    join: Callable[[list[Any]], np.ndarray] = np.stack,
 ) -> Generator[Batch, None, None]:
     """Reads ahead in threads, by example: one slow image does not hold up a batch."""
     threads = (os.cpu_count() or 1) if num_threads is None else num_threads
@@ -168,7 +188,7 @@ def _batches(
         reader = iter(examples.to_iter_dataset(options))
         try:
             while batch := list(itertools.islice(reader, rows)):
-                yield {name: np.stack([e[name] for e in batch]) for name in batch[0]}
+                yield {name: join([e[name] for e in batch]) for name in batch[0]}
         finally:
             reader.close()  # drops what is queued, so that the threads can end
 
@@ -179,14 +199,22 @@ def _load_readable(
     source: Source,
     transform: TrainTransform,
     skip: Callable[[CorruptImageError], None],
+    repeats: int,
     index: int,
     rng: np.random.Generator,
 ) -> Example:
     """An example, or the next readable one: the same in every run."""
+
+    def apply(image: Raw) -> np.ndarray:
+        if repeats == 1:
+            return transform(image, rng)
+        return views(transform, image, rng, repeats)
+
     tries = min(MAX_SKIPS_IN_A_ROW, len(source))
     for i in range(index, index + tries):
         try:
-            return _load(source, i % len(source), lambda image: transform(image, rng))
+            example = _load(source, i % len(source), apply)
+            return example if repeats == 1 else _rows(example, repeats)
         except CorruptImageError as error:
             skip(error)
     raise CorruptImageError(
@@ -194,7 +222,15 @@ def _load_readable(
     )
 
 
-def _load(source: Source, index: int, apply: Callable[[Raw], Pixels]) -> Example:
+def _rows(example: Example, repeats: int) -> Example:
+    """An example whose image is several views, as that many rows of a batch."""
+    rows = {name: np.repeat(value, repeats) for name, value in example.items()
+            if name != "image"}  # fmt: skip
+    number = np.arange(repeats, dtype=np.int32)
+    return {"image": example["image"], **rows, "view": number}
+
+
+def _load(source: Source, index: int, apply: Callable[[Raw], np.ndarray]) -> Example:
     """One transformed example; what is wrong with it is said with its name."""
     raw = source[index]
     if not 0 <= raw["label"] < source.num_classes:
@@ -210,7 +246,7 @@ def _load(source: Source, index: int, apply: Callable[[Raw], Pixels]) -> Example
     return _example(image, label=raw["label"], index=index, mask=True)
 
 
-def _example(image: Pixels, *, label: int, index: int, mask: bool) -> Example:
+def _example(image: np.ndarray, *, label: int, index: int, mask: bool) -> Example:
     return {
         "image": image,
         "label": np.int32(label),
@@ -235,11 +271,13 @@ def _skipper(
     return skip
 
 
-def _rows_per_host(batch_size: int, host: int, num_hosts: int) -> int:
-    if batch_size % num_hosts:
+def _rows_per_host(batch_size: int, host: int, num_hosts: int, repeats: int = 1) -> int:
+    if batch_size % (num_hosts * repeats):
+        each = f" times repeats={repeats}" if repeats > 1 else ""
         raise ValueError(
             f"got batch_size={batch_size}, wanted a multiple of num_hosts={num_hosts}"
+            + each
         )
     if not 0 <= host < num_hosts:
         raise ValueError(f"got host={host}, wanted it in [0, {num_hosts})")
-    return batch_size // num_hosts
+    return batch_size // (num_hosts * repeats)
