@@ -52,7 +52,9 @@ def build(c: Config) -> Augmentation:
         transform = with_policy(transform, policy)
     if isinstance(policy, RandAugment):
         # timm's rule: RandAugment has operations on colours of its own.
-        augment = dataclasses.replace(augment, brightness=0, contrast=0, saturation=0)
+        augment = dataclasses.replace(
+            augment, brightness=0.0, contrast=0.0, saturation=0.0
+        )
     on_device = augment if augment != Augment() else None
     if c.data.repeats > 1 and not split_ops(transform)[1] and on_device is None:
         raise ValueError(

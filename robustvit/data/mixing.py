@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from robustvit.types import Images, Labels, Targets
 
@@ -81,7 +81,7 @@ class Mixing:
         self, key: Key[Array, ""], height: int, width: int
     ) -> tuple[Float[Array, "h w"], Float[Array, ""]]:
         """Of each pixel and of the target: how much an image keeps of its own."""
-        k_mix, k_switch, k_share, k_box = jax.random.split(key, 4)
+        k_mix, k_switch, k_share, k_row, k_column = jax.random.split(key, 5)
         if self.mixup and self.cutmix:
             is_cutmix = jax.random.bernoulli(k_switch, self.switch_prob)
         else:
@@ -90,26 +90,30 @@ class Mixing:
         drawn = jax.random.beta(k_share, alpha, alpha)
         # A share of one is no MixUp, and a box without pixels.
         share = jnp.where(jax.random.bernoulli(k_mix, self.prob), drawn, 1.0)
-        outside = 1.0 - _box(k_box, share, height, width)
+        row = jax.random.randint(k_row, (), 0, height)
+        column = jax.random.randint(k_column, (), 0, width)
+        outside = 1.0 - box(share, row, column, height=height, width=width)
         keep = jnp.where(is_cutmix, outside, share)
         return keep, jnp.where(is_cutmix, outside.mean(), share)
 
 
-def _box(
-    key: Key[Array, ""], share: Float[Array, ""], height: int, width: int
+def box(
+    share: Float[Array, ""],
+    row: Int[Array, ""],
+    column: Int[Array, ""],
+    *,
+    height: int,
+    width: int,
 ) -> Float[Array, "h w"]:
-    """1 in a box of about `1 - share` of the image, centred anywhere in it.
+    """1 in a box around (row, column) of about `1 - share` of the image, 0 outside.
 
     What hangs over the border is cut off, so the box may be smaller.
     """
-    k_row, k_column = jax.random.split(key)
-    side = jnp.sqrt(1.0 - share)
 
-    def inside(key, size):
-        length = jnp.floor(size * side).astype(jnp.int32)
-        centre = jax.random.randint(key, (), 0, size)
+    def inside(centre, size):
+        length = jnp.floor(size * jnp.sqrt(1.0 - share)).astype(jnp.int32)
         first, place = centre - length // 2, jnp.arange(size)
         return (place >= first) & (place < first + length)
 
-    rows, columns = inside(k_row, height), inside(k_column, width)
+    rows, columns = inside(row, height), inside(column, width)
     return (rows[:, None] & columns).astype(jnp.float32)

@@ -190,9 +190,11 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         """Checks the ranges and the names."""
-        _check("magnitude", self.magnitude, 0, MAX_MAGNITUDE)
-        _check("magnitude_std", self.magnitude_std, 0, 100)  # above, timm's is uniform
-        _check("probability", self.probability, 0, 1)
+        _check("magnitude", self.magnitude, 0.0, MAX_MAGNITUDE)
+        _check(
+            "magnitude_std", self.magnitude_std, 0.0, 100.0
+        )  # above, timm's is uniform
+        _check("probability", self.probability, 0.0, 1.0)
         if self.num_layers < 1:
             raise ValueError(f"got num_layers={self.num_layers}, wanted at least 1")
         known = ("random", *RANDOM_FILTERS)
