@@ -1,0 +1,81 @@
+"""Augmentation and mixing in the train step: order, keys, devices."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robustvit.attacks import PGD
+from robustvit.data.augment import Augment
+from robustvit.data.mixing import Mixing
+from robustvit.objectives import adversarial, standard
+from robustvit.training.step import augmented
+from tests.tiny import TinyNet
+from tests.training.test_step import batch_at, run
+
+KEY = jax.random.key(4)
+
+
+def float_batch(**more):
+    batch = batch_at(0)
+    return {**batch, "image": batch["image"] / np.float32(255), **more}
+
+
+def brighter(images, keys):
+    """A visible augmentation with a number of its own for every key."""
+    shift = jax.vmap(jax.random.uniform)(keys)
+    return jnp.clip(images + shift[:, None, None, None], 0, 1)
+
+
+def test_no_augmentation_is_no_change():
+    batch = float_batch()
+    assert augmented(batch, KEY, None, None) is batch
+
+
+def test_the_first_view_is_left_alone():
+    view = jnp.arange(8) % 3
+    same = jnp.ones(8, int)
+    got = augmented(float_batch(view=view, index=same), KEY, brighter, None)["image"]
+    before = float_batch()["image"]
+    changed = (got != before).any((1, 2, 3))
+    np.testing.assert_array_equal(changed, view > 0)
+    # views differ in what is done to them, though they are of one image
+    white = np.asarray(got.mean((1, 2, 3)) - before.mean((1, 2, 3)))
+    assert abs(white[1] - white[2]) > 1e-3
+
+
+def test_mixing_comes_after_the_augmentation():
+    seen = []
+
+    def mix(images, labels, key):
+        seen.append((images, labels))
+        return images[::-1], jax.nn.one_hot(labels, 5)
+
+    batch = augmented(float_batch(), KEY, brighter, mix)
+    images, labels = seen[0]
+    np.testing.assert_array_equal(batch["image"], images[::-1])
+    np.testing.assert_array_equal(labels, float_batch()["label"])
+    assert (images != float_batch()["image"]).any((1, 2, 3)).all()
+    assert batch["target"].shape == (8, 5)
+
+
+def test_mixing_reaches_the_update():
+    mixing = Mixing(5, mixup=0.8, cutmix=1.0)
+    model = TinyNet(bn_group=4)
+    plain, _ = run(standard(model), 1, devices=1)
+    mixed, _ = run(standard(model), 1, devices=1, mixing=mixing)
+    different = jax.tree.map(lambda a, b: jnp.any(a != b), plain.params, mixed.params)
+    assert all(jax.tree.leaves(different["head"]))
+
+
+def test_one_and_four_devices_agree():
+    objective = adversarial(TinyNet(bn_group=4), PGD(1, 0.01))
+    options = {
+        "augment": Augment(brightness=0.4, erasing=0.5),
+        "mixing": Mixing(5, mixup=0.8, cutmix=1.0),
+    }
+    one, metrics_one = run(objective, 3, devices=1, **options)
+    four, metrics_four = run(objective, 3, devices=4, **options)
+    # Sums in another order; a gradient near zero may change its sign in the attack.
+    chex.assert_trees_all_close(one.params, four.params, atol=5e-6, rtol=1e-4)
+    chex.assert_trees_all_close(metrics_one, metrics_four, rtol=1e-4, atol=1e-5)
