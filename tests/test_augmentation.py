@@ -1,8 +1,8 @@
 """The augmentation keys of a config: what they build, and what they refuse."""
 
 import contextlib
+from functools import partial
 
-import chex
 import jax
 import numpy as np
 import pytest
@@ -13,13 +13,18 @@ from robustvit.data.augment import Augment
 from robustvit.data.mixing import Mixing
 from robustvit.data.rand_augment import RandAugment
 from robustvit.data.three_augment import ThreeAugment
-from robustvit.training.step import init_state, make_train_step
+from robustvit.training import loop
+from robustvit.training.step import augmented
 from tests.small_run import QUICKSTART, SMALL
+from tests.tiny import TinyNet
 
 JITTER = ("data.augment.brightness=0.4", "data.augment.contrast=0.3",
           "data.augment.saturation=0.2", "data.augment.erasing=0.25")  # fmt: skip
 RAND = "data.policy=rand-m9-mstd0.5-inc1"
 MIXED = ("data.mixing.mixup=0.8", "data.mixing.cutmix=1.0")
+
+
+EVERYTHING = (RAND, *JITTER, *MIXED, "data.repeats=2", "data.batch_size=16")
 
 
 def config(*overrides):
@@ -79,21 +84,32 @@ def test_errors(overrides, message):
         runs.build(config(*overrides))
 
 
-def test_all_of_it_takes_real_steps():
-    """Views with RandAugment and erasing, mixed, under an attack with eps above 0."""
-    overrides = (RAND, *JITTER, *MIXED, "data.repeats=2", "data.batch_size=16")
-    run = runs.build(config(*overrides))
-    assert run.data.steps_per_epoch == 256 * 2 // 16
-    state = init_state(run.model, run.tx, run.key, run.data.image_size)
-    before, data = state.params, run.data
-    step = jax.jit(
-        make_train_step(run.objective, run.tx, augment=data.augment, mixing=data.mixing)
-    )
-    with contextlib.closing(data.train(0)) as batches:
-        for _ in range(2):
-            batch = next(batches)
-            assert batch["view"].tolist() == [0, 1] * 8
-            state, metrics = step(state, batch, run.threat_at(50))
-    chex.assert_tree_all_finite(metrics)
-    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, state.params)
-    assert np.mean(jax.tree.leaves(moved)) > 0.9
+def test_batches_of_all_of_it():
+    """Views with RandAugment and erasing, mixed."""
+    data = runs.build(config(*EVERYTHING)).data
+    assert data.steps_per_epoch == 256 * 2 // 16
+    prepare = jax.jit(partial(augmented, augment=data.augment, mixing=data.mixing))
+    with contextlib.closing(data.train(3)) as batches:
+        batch = next(batches)
+    assert batch["view"].tolist() == [0, 1] * 8
+    images = batch["image"] / np.float32(255)
+    done = prepare({**batch, "image": images}, jax.random.key(0))
+    assert done["image"].shape == images.shape and done["target"].shape == (16, 10)
+    assert (done["image"] != images).any((1, 2, 3)).all()
+    np.testing.assert_allclose(done["target"].sum(-1), 1, atol=1e-6)
+
+
+class Told(Exception):
+    """With what the train step was built."""
+
+
+def test_the_loop_builds_its_step_with_them(monkeypatch, tmp_path):
+    def make_train_step(*_, augment, mixing, **__):
+        raise Told(augment, mixing)
+
+    monkeypatch.setattr(loop, "make_train_step", make_train_step)
+    run = runs.build(config(*EVERYTHING))
+    with pytest.raises(Told) as told:
+        loop.fit(**{**run.fit_arguments(), "model": TinyNet()}, workdir=tmp_path)
+    expected = Augment(erasing=0.25), Mixing(10, 0.8, 1.0)
+    assert told.value.args == expected == (run.data.augment, run.data.mixing)

@@ -20,10 +20,15 @@ def images(count=4, height=12, width=17):
     return jax.random.uniform(jax.random.key(3), (count, height, width, 3))
 
 
-def draws(mixing, count=1000, height=32, width=24):
-    keys = jax.random.split(jax.random.key(0), count)
-    keep, share = jax.jit(jax.vmap(lambda key: mixing.draw(key, height, width)))(keys)
-    return np.asarray(keep), np.asarray(share)
+@pytest.fixture(scope="module")
+def draws():
+    """1,500 draws of what pixels and target keep, and of which kind each is."""
+    mixing = Mixing(5, mixup=0.8, cutmix=1.0, prob=0.9, switch_prob=0.4)
+    draw = jax.jit(jax.vmap(lambda key: mixing.draw(key, 64, 64)))
+    keep, share = map(np.asarray, draw(jax.random.split(jax.random.key(0), 1500)))
+    untouched = (keep == 1).all((1, 2))
+    is_cutmix = ~untouched & ((keep == 0) | (keep == 1)).all((1, 2))
+    return keep, share, untouched, is_cutmix
 
 
 def test_boxes_and_shares_are_timms():
@@ -75,11 +80,18 @@ def test_images_and_targets_agree(mixing):
     assert kinds == {kind for kind, alpha in wanted.items() if alpha}
 
 
+def test_never_mixing_leaves_the_images_alone():
+    never = jax.jit(Mixing(5, mixup=0.8, prob=0.0, label_smoothing=0.1))
+    same, targets = never(images(), LABELS, jax.random.key(0))
+    np.testing.assert_array_equal(same, images())
+    np.testing.assert_allclose(targets, jax.nn.one_hot(LABELS, 5) * 0.9 + 0.02)
+
+
 def test_partner_is_the_mirror_in_the_batch():
     x = images()
     apply = Mixing(5, mixup=1.0, label_smoothing=0.1)
     mixed, targets = jax.jit(apply)(x, LABELS, jax.random.key(1))
-    _, share = jax.jit(lambda key: apply.draw(key, 12, 17))(jax.random.key(1))
+    share = ((mixed - x[::-1]) / (x - x[::-1])).mean()  # the same for every pixel
     np.testing.assert_allclose(mixed, share * x + (1 - share) * x[::-1], atol=1e-6)
     one_hot = jax.nn.one_hot(LABELS, 5) * 0.9 + 0.02
     np.testing.assert_allclose(
@@ -87,44 +99,39 @@ def test_partner_is_the_mirror_in_the_batch():
     )
 
 
-def test_mixup_shares_have_the_moments_of_beta():
-    alpha = 0.8
-    keep, share = draws(Mixing(5, mixup=alpha), height=2, width=2)
-    np.testing.assert_array_equal(keep[:, 0, 0], share)
-    variance = 1 / (4 * (2 * alpha + 1))
-    assert abs(share.mean() - 0.5) < 4 * math.sqrt(variance / 1000)
-    # the fourth moment of what is at most a half away is at most variance / 4
-    assert abs(share.var() - variance) < 4 * math.sqrt(variance / 4 / 1000)
+def test_probabilities(draws):
+    _, share, untouched, is_cutmix = draws
+    # A box without a pixel, or a share of one, is rarer than the tolerance.
+    assert abs(untouched.mean() - 0.1) < 4 * math.sqrt(0.09 / 1500) + 0.005
+    assert abs(is_cutmix.mean() - 0.9 * 0.4) < 4 * math.sqrt(0.23 / 1500)
+    assert (share[untouched] == 1).all()
+
+
+def test_mixup_shares_have_the_moments_of_beta(draws):
+    keep, share, untouched, is_cutmix = draws
+    is_mixup = ~untouched & ~is_cutmix
+    keep, share = keep[is_mixup], share[is_mixup]
+    np.testing.assert_array_equal(keep, share[:, None, None] + 0 * keep)
+    variance = 1 / (4 * (2 * 0.8 + 1))
+    assert abs(share.mean() - 0.5) < 4 * math.sqrt(variance / len(share))
+    # What is at most a half away has a fourth moment of at most variance / 4.
+    assert abs(share.var() - variance) < 4 * math.sqrt(variance / 4 / len(share))
     assert share.min() >= 0 and share.max() <= 1
 
 
-def test_cutmix_boxes_have_their_area():
+def test_cutmix_boxes_have_their_area(draws):
     """Beta(1, 1), a uniform centre, and what hangs over the border is lost."""
-    keep, share = draws(Mixing(5, cutmix=1.0), height=64, width=64)
+    keep, share = draws[0][draws[3]], draws[1][draws[3]]
     np.testing.assert_allclose(keep.mean((1, 2)), share, atol=1e-6)
     # Side s = sqrt(1 - share) of 1, centre uniform: on average s - s^2 / 4 of it is
     # inside. Squared, and integrated over s^2 uniform: 1/2 - 1/5 + 1/48.
     expected = 0.5 - 0.2 + 1 / 48
     area = 1 - share
-    # rounding sides down loses half a pixel of 64
-    assert abs(area.mean() - expected) < 4 * area.std() / math.sqrt(1000) + 0.012
+    # Rounding sides down loses half a pixel of 64.
+    assert abs(area.mean() - expected) < 4 * area.std() / math.sqrt(len(area)) + 0.012
     rows, columns = (1 - keep).any(2), (1 - keep).any(1)
     np.testing.assert_allclose(rows.sum(1) * columns.sum(1), (1 - keep).sum((1, 2)))
-    assert min(rows[:, 0].sum(), rows[:, -1].sum(), columns[:, 0].sum()) > 50
-
-
-def test_probabilities():
-    keep, share = draws(Mixing(5, mixup=0.8, cutmix=1.0, prob=0.7, switch_prob=0.3))
-    untouched = (keep == 1).all((1, 2))
-    is_cutmix = ~untouched & ((keep == 0) | (keep == 1)).all((1, 2))
-    # a box without a pixel, or a share of one, is rarer than the tolerance
-    assert abs(untouched.mean() - 0.3) < 4 * math.sqrt(0.21 / 1000) + 0.01
-    assert abs(is_cutmix.mean() - 0.7 * 0.3) < 4 * math.sqrt(0.17 / 1000) + 0.01
-    assert (share[untouched] == 1).all()
-    never = Mixing(5, mixup=0.8, prob=0.0, label_smoothing=0.1)
-    same, targets = jax.jit(never)(images(), LABELS, jax.random.key(0))
-    np.testing.assert_array_equal(same, images())
-    np.testing.assert_allclose(targets, jax.nn.one_hot(LABELS, 5) * 0.9 + 0.02)
+    assert min(rows[:, 0].sum(), rows[:, -1].sum(), columns[:, 0].sum()) > 30
 
 
 def test_devices_do_not_matter():
