@@ -36,7 +36,7 @@ def loss_of(name, smoothing):
 
 @pytest.fixture(scope="module")
 def state():
-    variables = TinyNet().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
+    variables = jax.jit(TinyNet().init)(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
     return TrainState(
         step=jnp.array(0), params=variables["params"],
         batch_stats=variables["batch_stats"], opt_state=(), ema={},
