@@ -79,13 +79,6 @@ def test_images_and_targets_agree(mixing):
     assert kinds == {kind for kind, alpha in wanted.items() if alpha}
 
 
-def test_never_mixing_leaves_the_images_alone():
-    never = jax.jit(Mixing(5, mixup=0.8, prob=0.0, label_smoothing=0.1))
-    same, targets = never(images(), LABELS, jax.random.key(0))
-    np.testing.assert_array_equal(same, images())
-    np.testing.assert_allclose(targets, jax.nn.one_hot(LABELS, 5) * 0.9 + 0.02)
-
-
 def test_partner_is_the_mirror_in_the_batch():
     x = images()
     apply = Mixing(5, mixup=1.0, label_smoothing=0.1)
