@@ -7,7 +7,7 @@ Each of `num_layers` operations is drawn from 15, takes place with a probability
 has a magnitude from 0 to 10 of its own. Meant for after the crop and the flip.
 
 The golden images are timm 1.0.31's. Where it posterizes to no bits at all (magnitude
-10, one image in 600 at m9) today's Pillow raises an error; here the image goes black,
+10, one image in 650 at m9) today's Pillow raises an error; here the image goes black,
 as it did when the recipes were run.
 
 Reference: Cubuk et al. 2019, arXiv:1909.13719.
