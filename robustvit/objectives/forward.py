@@ -35,15 +35,13 @@ from robustvit.types import (
 ATTACK_BN = ("eval", "train", "train_update")
 
 
-def example_keys(key: jax.Array, batch: Batch) -> Keys:
+def example_keys(key: jax.Array, index: Labels, view: Labels | None = None) -> Keys:
     """One key per example, from its place in the dataset and not in the batch.
 
     Where a batch has several views of an image, each has its own.
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-    if "view" in batch:
-        keys = jax.vmap(jax.random.fold_in)(keys, batch["view"])
-    return keys
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    return keys if view is None else jax.vmap(jax.random.fold_in)(keys, view)
 
 
 def hard_labels(batch: Batch) -> Labels:
@@ -95,7 +93,7 @@ def climb(
     when `attack_bn` is "train_update".
     """
     k_start, k_model = jax.random.split(key)
-    keys = example_keys(k_start, batch)
+    keys = example_keys(k_start, batch["index"], batch.get("view"))
 
     def loss_fn(images, step, stats):
         if attack_bn == "eval":

@@ -114,7 +114,8 @@ def augmented(
     if mixing is not None:
         key, k_mix = jax.random.split(key)
     if augment is not None:
-        images = augment(batch["image"], example_keys(key, batch))
+        keys = example_keys(key, batch["index"], batch.get("view"))
+        images = augment(batch["image"], keys)
         if "view" in batch:
             is_clean = (batch["view"] == 0)[:, None, None, None]
             images = jnp.where(is_clean, batch["image"], images)
@@ -165,7 +166,7 @@ def make_eval_step(model: Any, attack: PGD) -> Callable[..., Metrics]:
             params, stats = variables["params"], variables["batch_stats"]
             return eval_logits(model, params, stats, x)
 
-        keys = example_keys(key, batch)
+        keys = example_keys(key, batch["index"])
         x_adv = attack(
             lambda x: losses.cross_entropy(logits_of(x), labels), images, threat, keys
         )

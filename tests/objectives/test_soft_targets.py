@@ -114,8 +114,18 @@ def test_attacks_climb_the_loss_of_the_likeliest_class(state):
 
 
 def test_views_of_an_image_have_keys_of_their_own():
-    twins = make_batch(index=jnp.array([7, 7, 7, 8, 8, 8]))
-    keys = jax.random.key_data(example_keys(KEY, twins))
+    index, view = jnp.array([7, 7, 7, 8, 8, 8]), jnp.arange(6) % 3
+    keys = jax.random.key_data(example_keys(KEY, index))
     assert len(np.unique(keys, axis=0)) == 2
-    keys = jax.random.key_data(example_keys(KEY, {**twins, "view": jnp.arange(6) % 3}))
+    keys = jax.random.key_data(example_keys(KEY, index, view))
     assert len(np.unique(keys, axis=0)) == 6
+
+
+def test_views_of_an_image_start_attacks_apart(state):
+    """Without a step, so that all there is to see is the random start."""
+    twins = make_batch(index=jnp.zeros(6, int), view=jnp.arange(6) % 3)
+    twins["image"] = jnp.full((6, 4, 4, 3), 0.5)
+    objective = adversarial(TinyNet(), PGD(1, 0.0))
+    x_adv = np.asarray(jax.jit(objective.perturb)(state, twins, THREAT, KEY))
+    np.testing.assert_array_equal(x_adv[:3], x_adv[3:])
+    assert len({x.tobytes() for x in x_adv}) == 3
