@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from robustvit.types import Labels, Logits, PerExample
+from robustvit.types import Labels, Logits, PerExample, Targets
 
 # Keeps a flat logit vector from dividing by zero; AutoAttack's constant.
 DLR_EPS = 1e-12
@@ -30,6 +30,14 @@ def cross_entropy(
     if smoothing == 0.0:
         return nll
     return (1.0 - smoothing) * nll - smoothing * log_probs.mean(-1)
+
+
+def soft_cross_entropy(logits: Logits, targets: Targets) -> PerExample:
+    """Cross-entropy with a distribution over the classes, as MixUp and CutMix make it.
+
+    Of smoothed labels it is `cross_entropy` with that smoothing.
+    """
+    return -jnp.sum(targets * jax.nn.log_softmax(logits), -1)
 
 
 def targeted_cross_entropy(logits: Logits, targets: Labels) -> PerExample:

@@ -15,13 +15,13 @@ def train_batches(c: Any, source: Source) -> tuple[Callable[..., Any], int]:
 
     The former takes the arguments of `pipeline.train_batches` after the source.
     """
-    batch_size, mix = c.data.batch_size, c.data.mix
+    batch_size, repeats, mix = c.data.batch_size, c.data.repeats, c.data.mix
     if not mix.name:
-        steps = pipeline.steps_per_epoch(source, batch_size)
-        return partial(pipeline.train_batches, source), steps
-    if c.data.repeats != 1:
+        steps = pipeline.steps_per_epoch(source, batch_size, repeats)
+        return partial(pipeline.train_batches, source, repeats=repeats), steps
+    if repeats != 1:
         raise ValueError(
-            f"data.repeats={c.data.repeats} does not go with data.mix.name={mix.name!r}"
+            f"data.repeats={repeats} does not go with data.mix.name={mix.name!r}"
         )
     images = open_source(mix.name, mix.split, data_dir=c.data.dir or None)
     mixed = combined.Mix(images, float(mix.ratio))

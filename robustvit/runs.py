@@ -19,10 +19,10 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from robustvit import lookup
+from robustvit import augmentation, lookup
 from robustvit.attacks import ATTACKS, PGD, light_step_size
 from robustvit.data import pipeline, transforms
-from robustvit.data.augment import Augment
+from robustvit.data.loading import LoaderStats
 from robustvit.data.sources import Source, open_source
 from robustvit.evaluation.inputs import Chunk
 from robustvit.models import MODELS, create_model
@@ -37,11 +37,6 @@ from robustvit.types import Objective
 
 Config = Any  # a ConfigDict, of whose keys type checkers know nothing
 
-TRANSFORMS = {
-    "imagenet": transforms.imagenet_train,
-    "cifar": transforms.cifar_train,
-    "digits": transforms.digits_train,
-}
 OPTIMIZERS = {"adamw": optim.adamw, "sgd": optim.sgd}
 LR_SCHEDULES = {
     "cosine": schedules.cosine,
@@ -193,15 +188,12 @@ def build_lr(c: Config) -> schedules.EpochSchedule:
 
 def build_data(c: Config) -> TrainData:
     """Training and held-out batches of a resolved config."""
-    size, batch_size = c.data.image_size, c.data.batch_size
-    transform = lookup.build(
-        "transform", TRANSFORMS, c.data.transform.name, size, **c.data.transform.args
-    )
+    batch_size = c.data.batch_size
+    transform, augment, mixing = augmentation.build(c)
     source = open_data(c, c.data.train_split)
     held_out = open_data(c, c.data.val_split)
-    stats = pipeline.LoaderStats()
+    stats = LoaderStats()
     options = _loading(c, stats)
-    augment = Augment(**c.data.augment)
     batches, steps_per_epoch = train_batches(c, source)
     return TrainData(
         train=lambda step: batches(
@@ -216,8 +208,9 @@ def build_data(c: Config) -> TrainData:
         ),
         steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
-        image_size=size,
-        augment=augment if any(c.data.augment.values()) else None,
+        image_size=c.data.image_size,
+        augment=augment,
+        mixing=mixing,
         skipped=lambda: stats.skipped,
     )
 
@@ -238,7 +231,7 @@ def labelled_chunks(c: Config, source: Source) -> Iterator[Chunk]:
         source,
         eval_transform(c),
         batch_size=512,
-        **_loading(c, pipeline.LoaderStats()),
+        **_loading(c, LoaderStats()),
     )
     for batch in batches:
         mask = batch["mask"]

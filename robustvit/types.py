@@ -23,16 +23,20 @@ Images = Float[AnyArray, "b h w 3"]
 Inputs = Float[AnyArray, "b h w c"]  # of a model: c is 3, or 3 N of N resolutions
 Labels = Int[AnyArray, "b"]
 Logits = Float[AnyArray, "b k"]
+Targets = Float[AnyArray, "b k"]  # a distribution over the classes for each example
 PerExample = Float[AnyArray, "b"]
 Keys = Key[Array, "b"]
 Tokens = Float[AnyArray, "b n d"]
 
 # {"image": (b, h, w, 3), "label": (b,), "index": (b,), "mask": (b,)}; `index` is the
 # example's position in its dataset and seeds whatever is random about it. The image
-# is uint8 until the train step divides by 255.
+# is uint8 until the train step divides by 255. Some batches have more: "view" (b,), the
+# number of a view where an image has several, 0 for the one that is not augmented; and
+# "target" (b, k), soft targets, which then count in place of the label.
 Batch = dict[str, Any]
 Metrics = dict[str, Any]
 Augment = Callable[[Images, Keys], Images]  # on the device, per example
+Mix = Callable[[Images, Labels, Any], tuple[Images, Targets]]  # of the batch, one key
 
 
 @struct.dataclass

@@ -18,10 +18,10 @@ ROOMS = {
     "training.metrics": 2, "training.interrupts": 2, "training.display": 2,
     "training.throughput": 2, "training.settings": 2,
     "training.loop": 3, "evaluation": 3, "analysis": 3, "planning": 3,
-    "runs": 4, "commands": 4, "weights": 4, "config_files": 4, "workdir": 4,
-    "doctor": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4, "cli_data": 4,
-    "run_data": 4, "published": 4, "results": 4, "sweep": 4, "sweep_runs": 4,
-    "cli_report": 4, "cli_sweep": 4,
+    "runs": 4, "run_data": 4, "commands": 4, "weights": 4, "config_files": 4,
+    "workdir": 4, "augmentation": 4, "doctor": 4, "published": 4, "results": 4,
+    "sweep": 4, "sweep_runs": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4,
+    "cli_data": 4, "cli_report": 4, "cli_sweep": 4,
     "__main__": 5, "__init__": 5,
 }  # fmt: skip
 
@@ -32,9 +32,9 @@ ALLOWED = {
     ("losses", "types"),
 }
 ONE_ROOM = {
-    "runs", "commands", "weights", "config_files", "workdir", "doctor", "cli",
-    "cli_eval", "cli_verify", "cli_data", "run_data", "published", "results", "sweep",
-    "sweep_runs", "cli_report", "cli_sweep",
+    "runs", "run_data", "augmentation", "commands", "weights", "config_files",
+    "workdir", "doctor", "published", "results", "sweep", "sweep_runs", "cli",
+    "cli_eval", "cli_verify", "cli_data", "cli_report", "cli_sweep",
 }  # fmt: skip
 PURE = ("types", "threat", "losses", "attacks", "models", "objectives", "training.step")
 PURE_IMPORTS = {"jax", "flax", "optax", "jaxtyping", "numpy", "robustvit", "__future__"}

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from robustvit.data import pipeline
+from robustvit.data.loading import LoaderStats, OnError
 from robustvit.data.sources import Source
 from robustvit.data.transforms import TrainTransform
 from robustvit.types import Batch
@@ -78,8 +79,8 @@ def combined_batches(
     host: int = 0,
     num_hosts: int = 1,
     num_threads: int | None = None,
-    on_error: pipeline.OnError = "raise",
-    stats: pipeline.LoaderStats | None = None,
+    on_error: OnError = "raise",
+    stats: LoaderStats | None = None,
 ) -> Generator[Batch, None, None]:
     """Endless shuffled batches; arguments as in `pipeline.train_batches`.
 

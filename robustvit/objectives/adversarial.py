@@ -20,6 +20,8 @@ from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
     climb,
+    cross_entropy,
+    hard_labels,
     train_logits,
     unpack,
 )
@@ -43,7 +45,8 @@ def adversarial(
     Args:
       model: a module of `robustvit.models`.
       attack: climbs the cross-entropy of the hard labels, without smoothing.
-      label_smoothing: of the loss that is minimised.
+      label_smoothing: of the loss that is minimised, unless the batch has soft targets:
+        the attack then climbs the loss of their likeliest class.
       attack_loss: "targeted" climbs towards uniformly drawn classes (which may be the
         true one, as in the published code).
       attack_bn: see `robustvit.objectives.forward`.
@@ -59,7 +62,7 @@ def adversarial(
     lookup.check("clean_forward", clean_forward, CLEAN_FORWARD)
 
     def perturb(state, batch, threat, key):
-        labels = batch["label"]
+        labels = hard_labels(batch)
         k_target, k_climb = jax.random.split(key)
 
         def attacker_loss(logits):
@@ -73,7 +76,7 @@ def adversarial(
         )
 
     def loss(params, state, batch, x_adv, key):
-        labels = batch["label"]
+        labels = hard_labels(batch)
         images, stats = unpack(x_adv, state)
         k_clean, k_adv = jax.random.split(key)
         metrics = {}
@@ -84,7 +87,7 @@ def adversarial(
             stats = moved if clean_forward == "update" else stats
             metrics["clean_accuracy"] = accuracy(clean, labels)
         logits, stats = train_logits(model, params, stats, images, k_adv)
-        value = losses.cross_entropy(logits, labels, smoothing=label_smoothing).mean()
+        value = cross_entropy(logits, batch, label_smoothing).mean()
         metrics |= {"loss": value, "robust_accuracy": accuracy(logits, labels)}
         return value, (stats, metrics)
 

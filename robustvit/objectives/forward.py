@@ -15,7 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from robustvit import losses
 from robustvit.attacks import PGD
 from robustvit.threat import ThreatModel
 from robustvit.types import (
@@ -33,9 +35,27 @@ from robustvit.types import (
 ATTACK_BN = ("eval", "train", "train_update")
 
 
-def example_keys(key: jax.Array, index: Labels) -> Keys:
-    """One key per example, from its place in the dataset and not in the batch."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+def example_keys(key: jax.Array, index: Labels, view: Labels | None = None) -> Keys:
+    """One key per example, from its place in the dataset and not in the batch.
+
+    Where a batch has several views of an image, each has its own.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    return keys if view is None else jax.vmap(jax.random.fold_in)(keys, view)
+
+
+def hard_labels(batch: Batch) -> Labels:
+    """What attacks and accuracies go by: the likeliest class of a soft target."""
+    if "target" in batch:
+        return jnp.argmax(batch["target"], -1).astype(batch["label"].dtype)
+    return batch["label"]
+
+
+def cross_entropy(logits: Logits, batch: Batch, smoothing: float) -> PerExample:
+    """Of the labels, smoothed; soft targets have their smoothing in them already."""
+    if "target" in batch:
+        return losses.soft_cross_entropy(logits, batch["target"])
+    return losses.cross_entropy(logits, batch["label"], smoothing=smoothing)
 
 
 def eval_logits(
@@ -73,7 +93,7 @@ def climb(
     when `attack_bn` is "train_update".
     """
     k_start, k_model = jax.random.split(key)
-    keys = example_keys(k_start, batch["index"])
+    keys = example_keys(k_start, batch["index"], batch.get("view"))
 
     def loss_fn(images, step, stats):
         if attack_bn == "eval":

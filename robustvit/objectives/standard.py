@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustvit import losses
 from robustvit.attacks import PGD
-from robustvit.objectives.forward import accuracy, train_logits
+from robustvit.objectives.forward import (
+    accuracy,
+    cross_entropy,
+    hard_labels,
+    train_logits,
+)
 from robustvit.types import Objective
 
 
@@ -15,17 +19,18 @@ def standard(
 ) -> Objective:
     """Cross-entropy on the images as they are.
 
-    `attack` is not used; it is there so that all objectives are built alike.
+    Soft targets of the batch count in place of labels and smoothing. `attack` is not
+    used; it is there so that all objectives are built alike.
     """
 
     def perturb(state, batch, threat, key):
         return batch["image"]
 
     def loss(params, state, batch, x_adv, key):
-        labels = batch["label"]
         logits, stats = train_logits(model, params, state.batch_stats, x_adv, key)
-        value = losses.cross_entropy(logits, labels, smoothing=label_smoothing).mean()
-        metrics = {"loss": value, "clean_accuracy": accuracy(logits, labels)}
+        value = cross_entropy(logits, batch, label_smoothing).mean()
+        right = accuracy(logits, hard_labels(batch))
+        metrics = {"loss": value, "clean_accuracy": right}
         return value, (stats, metrics)
 
     return Objective(perturb, loss, forwards=3)

@@ -20,7 +20,9 @@ from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
     climb,
+    cross_entropy,
     eval_logits,
+    hard_labels,
     train_logits,
     unpack,
 )
@@ -41,7 +43,7 @@ def trades(
       model: a module of `robustvit.models`.
       attack: climbs KL(clean predictions || predictions).
       beta: weight of the KL term.
-      label_smoothing: of the clean cross-entropy.
+      label_smoothing: of the clean cross-entropy, unless the batch has soft targets.
       attack_bn: see `robustvit.objectives.forward`.
 
     Raises:
@@ -71,12 +73,12 @@ def trades(
         )
 
     def loss(params, state, batch, x_adv, key):
-        labels = batch["label"]
+        labels = hard_labels(batch)
         images, stats = unpack(x_adv, state)
         k_clean, k_adv = jax.random.split(key)
         clean, stats = train_logits(model, params, stats, batch["image"], k_clean)
         robust, stats = train_logits(model, params, stats, images, k_adv)
-        natural = losses.cross_entropy(clean, labels, smoothing=label_smoothing).mean()
+        natural = cross_entropy(clean, batch, label_smoothing).mean()
         drift = losses.kl(clean, robust).mean()
         value = natural + beta * drift
         metrics = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
-from robustvit.types import Augment, Batch
+from robustvit.types import Augment, Batch, Mix
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class TrainData:
       batch_size: examples in a global batch.
       image_size: side of the images in pixels.
       augment: augmentation on the device, or None.
+      mixing: MixUp or CutMix on the device, or None.
       skipped: () -> unreadable examples replaced so far.
     """
 
@@ -28,6 +29,7 @@ class TrainData:
     batch_size: int
     image_size: int
     augment: Augment | None = None
+    mixing: Mix | None = None
     skipped: Callable[[], int] = lambda: 0
 
 

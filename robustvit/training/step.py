@@ -22,7 +22,15 @@ from robustvit import losses
 from robustvit.attacks import PGD
 from robustvit.objectives.forward import eval_logits, example_keys
 from robustvit.threat import ThreatModel
-from robustvit.types import Augment, Batch, Metrics, Objective, PyTree, TrainState
+from robustvit.types import (
+    Augment,
+    Batch,
+    Metrics,
+    Mix,
+    Objective,
+    PyTree,
+    TrainState,
+)
 
 TrainStep = Callable[[TrainState, Batch, ThreatModel], tuple[TrainState, Metrics]]
 
@@ -56,6 +64,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     *,
     augment: Augment | None = None,
+    mixing: Mix | None = None,
     ema_decay: float = 0.0,
 ) -> TrainStep:
     """Build `(state, batch, threat) -> (state, metrics)`.
@@ -63,7 +72,9 @@ def make_train_step(
     Args:
       objective: what to perturb and what to minimise.
       tx: the optimizer, with its schedule, clipping and freezing inside.
-      augment: runs on the device, per example, before the attack.
+      augment: runs on the device, per example, before the attack; not on the first of
+        several views of an image.
+      mixing: after that, mixes the examples of a batch and makes their targets soft.
       ema_decay: 0 keeps no average; otherwise parameters and running statistics are
         averaged with this decay after every update.
     """
@@ -73,9 +84,7 @@ def make_train_step(
             jax.random.fold_in(state.key, state.step), 3
         )
         batch = {**batch, "image": batch["image"].astype(jnp.float32) / 255.0}
-        if augment is not None:
-            keys = example_keys(k_augment, batch["index"])
-            batch = {**batch, "image": augment(batch["image"], keys)}
+        batch = augmented(batch, k_augment, augment, mixing)
 
         x_adv = objective.perturb(state, batch, threat, k_attack)
         gradient = jax.value_and_grad(objective.loss, has_aux=True)
@@ -96,6 +105,25 @@ def make_train_step(
         return new, metrics
 
     return train_step
+
+
+def augmented(
+    batch: Batch, key: jax.Array, augment: Augment | None, mixing: Mix | None
+) -> Batch:
+    """The batch that the objective sees."""
+    if mixing is not None:
+        key, k_mix = jax.random.split(key)
+    if augment is not None:
+        keys = example_keys(key, batch["index"], batch.get("view"))
+        images = augment(batch["image"], keys)
+        if "view" in batch:
+            is_clean = (batch["view"] == 0)[:, None, None, None]
+            images = jnp.where(is_clean, batch["image"], images)
+        batch = {**batch, "image": images}
+    if mixing is not None:
+        images, target = mixing(batch["image"], batch["label"], k_mix)
+        batch = {**batch, "image": images, "target": target}
+    return batch
 
 
 def averaged(ema: PyTree, state: TrainState, decay: float) -> PyTree:

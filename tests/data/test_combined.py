@@ -9,6 +9,7 @@ import pytest
 from robustvit.data import combined, pipeline
 from robustvit.data import transforms as T
 from robustvit.data.combined import Mix, combined_batches
+from robustvit.data.loading import LoaderStats
 from robustvit.data.sources import open_source
 from tests.data.test_pipeline import ARRAYS, Coloured, _assert_equal
 
@@ -125,6 +126,6 @@ def test_unreadable_images_of_the_mix_are_skipped_or_named() -> None:
     broken = Coloured(40, corrupt=frozenset({5}))
     with pytest.raises(ValueError, match="coloured example 5 cannot be decoded"):
         _take(20, mix=broken, ratio=0.5)
-    stats = pipeline.LoaderStats()
+    stats = LoaderStats()
     batches = _take(20, mix=broken, ratio=0.5, on_error="skip", stats=stats)
     assert len(batches) == 20 and stats.skipped > 0

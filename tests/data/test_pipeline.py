@@ -16,7 +16,8 @@ import pytest
 from robustvit.data import pipeline
 from robustvit.data import transforms as T
 from robustvit.data.images import CorruptImageError
-from robustvit.data.pipeline import LoaderStats, eval_batches, train_batches
+from robustvit.data.loading import LoaderStats
+from robustvit.data.pipeline import eval_batches, train_batches
 from robustvit.data.sources import open_source
 from robustvit.types import Batch
 from tests.data.conftest import encode
