@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from robustvit import lookup
+from robustvit import lookup, recipe
 from robustvit.attacks import ATTACKS, PGD, light_step_size
 from robustvit.data import pipeline, transforms
 from robustvit.data.augment import Augment
@@ -29,7 +29,7 @@ from robustvit.models import MODELS, create_model
 from robustvit.objectives import OBJECTIVES
 from robustvit.parallel import data_mesh, replicated
 from robustvit.threat import ThreatModel, parse_eps
-from robustvit.training import optim, schedules
+from robustvit.training import schedules
 from robustvit.training.checkpoint import Checkpoints
 from robustvit.training.settings import Settings, TrainData
 from robustvit.types import Objective
@@ -40,12 +40,6 @@ TRANSFORMS = {
     "imagenet": transforms.imagenet_train,
     "cifar": transforms.cifar_train,
     "digits": transforms.digits_train,
-}
-OPTIMIZERS = {"adamw": optim.adamw, "sgd": optim.sgd}
-LR_SCHEDULES = {
-    "cosine": schedules.cosine,
-    "step": schedules.step_decay,
-    "constant": schedules.constant,
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -85,32 +79,20 @@ def build(config: Config) -> Run:
         "objective", OBJECTIVES, c.objective.name, model, attack, **c.objective.args
     )
     data = build_data(c)
-    epochs = c.epochs + c.cooldown_epochs
-    lr_at = build_lr(c)
+    lr_at = recipe.build_lr(c)
     eps_at = schedules.eps_schedule(c.threat.schedule.name, float(threat.eps),
                                     **_without(c.threat.schedule, "name"))  # fmt: skip
-    schedule = schedules.per_step(lr_at, epochs, data.steps_per_epoch)
-    tx = lookup.build("optimizer", OPTIMIZERS, c.optim.name, schedule, **c.optim.args)
     return Run(
         config=to_plain(c),
         model=model,
         objective=objective,
         attack=attack,
-        tx=optim.partition(tx, c.trainable),
+        tx=recipe.build_optimizer(c, lr_at, data.steps_per_epoch),
         data=data,
         threat=threat,
         threat_at=lambda epoch: ThreatModel(threat.norm, eps_at(epoch)),
         lr_at=lr_at,
-        settings=Settings(
-            epochs=epochs,
-            ema_decay=c.optim.ema_decay,
-            log_every=c.log.every,
-            save_every=c.checkpoint.every,
-            keep=c.checkpoint.keep,
-            best_metric=c.checkpoint.best_metric,
-            tensorboard=c.log.tensorboard,
-            wandb_project=c.log.wandb_project,
-        ),
+        settings=recipe.build_settings(c),
         key=jax.random.key(c.seed),
     )
 
@@ -124,6 +106,10 @@ def resolve(config: Config) -> Config:
     for key in ("every", "keep"):
         if c.checkpoint[key] < 1:
             raise ValueError(f"checkpoint.{key}={c.checkpoint[key]} must be at least 1")
+    if c.checkpoint.patience < 0:
+        raise ValueError(
+            f"checkpoint.patience={c.checkpoint.patience} must be at least 0 (0: off)"
+        )
     if c.log.every < 1:
         raise ValueError(f"log.every={c.log.every} must be at least 1")
     eps = parse_eps(c.threat.eps, c.threat.norm)
@@ -181,15 +167,6 @@ def build_attack(c: Config) -> PGD:
     return lookup.build("attack", ATTACKS, c.attack.name, **args)
 
 
-def build_lr(c: Config) -> schedules.EpochSchedule:
-    """Learning rate by epoch, the batch size taken into account."""
-    lr = schedules.scale_lr(c.optim.lr, c.data.batch_size, c.optim.lr_scaling)
-    args = dict(c.optim.schedule.args)
-    if c.optim.schedule.name == "cosine":
-        args["epochs"] = c.epochs
-    return lookup.build("schedule", LR_SCHEDULES, c.optim.schedule.name, lr, **args)
-
-
 def build_data(c: Config) -> TrainData:
     """Training and held-out batches of a resolved config."""
     size, batch_size = c.data.image_size, c.data.batch_size
@@ -216,7 +193,9 @@ def build_data(c: Config) -> TrainData:
             batch_size=batch_size,
             **options,
         ),
-        steps_per_epoch=pipeline.steps_per_epoch(source, batch_size),
+        steps_per_epoch=recipe.whole_updates(
+            pipeline.steps_per_epoch(source, batch_size), c.optim.accumulate
+        ),
         batch_size=batch_size,
         image_size=size,
         augment=augment if any(c.data.augment.values()) else None,

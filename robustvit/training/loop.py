@@ -158,7 +158,11 @@ class _Run:
         per_epoch = data.steps_per_epoch
         start, total = int(state.step), settings.epochs * per_epoch
         train_step = make_train_step(
-            self.objective, self.tx, augment=data.augment, ema_decay=settings.ema_decay
+            self.objective,
+            self.tx,
+            augment=data.augment,
+            ema_decay=settings.ema_decay,
+            accumulate=settings.accumulate,
         )
         # Donating lets the new state take the old one's memory.
         train_step = jax.jit(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -57,6 +58,7 @@ def make_train_step(
     *,
     augment: Augment | None = None,
     ema_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> TrainStep:
     """Build `(state, batch, threat) -> (state, metrics)`.
 
@@ -66,6 +68,7 @@ def make_train_step(
       augment: runs on the device, per example, before the attack.
       ema_decay: 0 keeps no average; otherwise parameters and running statistics are
         averaged with this decay after every update.
+      accumulate: steps that make one update in `tx`.
     """
 
     def train_step(state, batch, threat):
@@ -92,7 +95,12 @@ def make_train_step(
             opt_state=opt_state,
         )
         if ema_decay:
-            new = new.replace(ema=averaged(state.ema, new, ema_decay))
+            ema = averaged(state.ema, new, ema_decay)
+            if accumulate > 1:  # between two updates it stays
+                updated = new.step % accumulate == 0
+                keep = partial(jnp.where, updated)
+                ema = jax.tree.map(keep, ema, state.ema)
+            new = new.replace(ema=ema)
         return new, metrics
 
     return train_step
