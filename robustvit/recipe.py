@@ -11,13 +11,17 @@ statistics of BatchNorm move at every step, as in torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import optax
 
 from robustvit import lookup
+from robustvit.attacks import PGD
 from robustvit.training import optim, schedules
 from robustvit.training.settings import Settings
+from robustvit.training.watchdog import Watchdog
+from robustvit.types import Objective
 
 Config = Any  # a ConfigDict, of whose keys type checkers know nothing
 
@@ -68,6 +72,24 @@ def whole_updates(steps_per_epoch: int, accumulate: int) -> int:
             f"epoch has {steps_per_epoch} steps"
         )
     return steps_per_epoch - steps_per_epoch % accumulate
+
+
+def build_watchdog(
+    c: Config, attack: PGD, rebuild: Callable[[PGD], Objective]
+) -> Watchdog | None:
+    """The watchdog of a config, or None.
+
+    Raises:
+      ValueError: for numbers out of range, or if there is no attack to watch.
+    """
+    if not c.watchdog.every:
+        return None
+    if c.objective.name == "standard":
+        raise ValueError(
+            f"watchdog.every={c.watchdog.every}, but the objective standard has no "
+            "attack to watch: set it to 0"
+        )
+    return Watchdog(attack, rebuild, **c.watchdog)
 
 
 def build_settings(c: Config) -> Settings:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ from robustvit.threat import ThreatModel, parse_eps
 from robustvit.training import schedules
 from robustvit.training.checkpoint import Checkpoints
 from robustvit.training.settings import Settings, TrainData
+from robustvit.training.watchdog import Watchdog
 from robustvit.types import Objective
 
 Config = Any  # a ConfigDict, of whose keys type checkers know nothing
@@ -59,10 +61,14 @@ class Run:
     lr_at: schedules.EpochSchedule
     settings: Settings
     key: jax.Array
+    watchdog: Watchdog | None
 
     def fit_arguments(self) -> dict[str, Any]:
         """What `robustvit.training.loop.fit` wants, but for the folder."""
-        names = "model objective tx data threat threat_at lr_at settings key config"
+        names = (
+            "model objective tx data threat threat_at lr_at settings key config "
+            "watchdog"
+        )
         return {
             **{name: getattr(self, name) for name in names.split()},
             "validate_with": self.attack,
@@ -75,9 +81,10 @@ def build(config: Config) -> Run:
     threat = ThreatModel(c.threat.norm, c.threat.eps)
     model = build_model(c)
     attack = build_attack(c)
-    objective = lookup.build(
-        "objective", OBJECTIVES, c.objective.name, model, attack, **c.objective.args
-    )
+    build_objective = partial(
+        lookup.build, "objective", OBJECTIVES, c.objective.name, model,
+        **c.objective.args,
+    )  # fmt: skip
     data = build_data(c)
     lr_at = recipe.build_lr(c)
     eps_at = schedules.eps_schedule(c.threat.schedule.name, float(threat.eps),
@@ -85,7 +92,7 @@ def build(config: Config) -> Run:
     return Run(
         config=to_plain(c),
         model=model,
-        objective=objective,
+        objective=build_objective(attack),
         attack=attack,
         tx=recipe.build_optimizer(c, lr_at, data.steps_per_epoch),
         data=data,
@@ -94,6 +101,7 @@ def build(config: Config) -> Run:
         lr_at=lr_at,
         settings=recipe.build_settings(c),
         key=jax.random.key(c.seed),
+        watchdog=recipe.build_watchdog(c, attack, build_objective),
     )
 
 

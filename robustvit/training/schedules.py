@@ -21,8 +21,8 @@ import optax
 
 from robustvit import lookup
 
-EpochSchedule = Callable[[float], float]
-# The epoch may be traced; what the numbers are worked out with comes second.
+EpochSchedule = Callable[[Any], Any]  # epoch -> rate: numbers, or traced
+# (epoch, numpy or jax.numpy) -> rate
 _Curve = Callable[[Any, Any], Any]
 
 BY = ("epoch", "step")

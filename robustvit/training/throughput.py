@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from robustvit.types import Device, PyTree
+from robustvit.types import Device, PyTree, TrainState
 
 # Dense bfloat16 peaks in FLOP/s per jax device. TPUs: cloud.google.com/tpu/docs (v2 and
 # v3 devices are cores, later ones chips); GPUs: NVIDIA's datasheets without sparsity.
@@ -72,6 +72,16 @@ class Throughput:
         self._flops_per_image = flops_per_image
         self._peak = peak
         self.restart()
+
+    @classmethod
+    def of(
+        cls, model: Any, state: TrainState, size: int, forwards: int, devices: int
+    ) -> Throughput:
+        """That of a training whose step has so many forward passes."""
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        forward = forward_flops(model, variables, size)
+        peak = peak_flops(jax.local_devices()[0]) * devices
+        return cls(forwards * forward, peak)
 
     def restart(self) -> None:
         """Begin a new interval now."""

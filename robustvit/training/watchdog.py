@@ -156,7 +156,7 @@ def _gap(short: PerExample, long: PerExample) -> Metrics:
 
 
 def _leak(clean: PerExample, attacked: PerExample) -> Metrics:
-    """Accuracy after minus before the attack; its error if both were equal (McNemar)."""
+    """Accuracy after minus before the attack; its error as McNemar has it."""
     change = attacked.astype(jnp.float32) - clean
     error = jnp.sqrt(jnp.sum(change**2)) / len(change)
     return {"leak": change.mean(), "leak_error": error}
