@@ -177,7 +177,7 @@ class _Run:
         self._throughput = Throughput.of(
             self.model, state, data.image_size, self.objective.forwards, self.mesh.size
         )
-        self._pending, self._went_back = [], False
+        self._pending = []
         # Virtual CPU devices deadlock when dozens of collectives queue up (jax 0.10).
         self._must_wait = self.mesh.size > 1 and jax.default_backend() == "cpu"
         if start >= self._total:
@@ -194,7 +194,7 @@ class _Run:
 
     def _to_the_end(self, state):
         """The state after the last step; None once the watchdog went back."""
-        train_step = self._compiled_step()
+        train_step, self._went_back = self._compiled_step(), False
         with contextlib.closing(self.data.train(int(state.step))) as batches:
             for step in range(int(state.step), self._total):
                 if step % self.data.steps_per_epoch == 0 and self._stopped_early():

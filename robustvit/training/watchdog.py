@@ -136,7 +136,7 @@ def make_reading(model: Any, watchdog: Watchdog) -> Reading:
         x_long = long(loss_of, images, in_eps, example_keys(k_long, index))
 
         def right(x):
-            return logits_of(x).argmax(-1) == labels
+            return (logits_of(x).argmax(-1) == labels).astype(jnp.float32)
 
         return {
             **_gap(loss_of(x_short), loss_of(x_long)),
@@ -157,7 +157,7 @@ def _gap(short: PerExample, long: PerExample) -> Metrics:
 
 def _leak(clean: PerExample, attacked: PerExample) -> Metrics:
     """Accuracy after minus before the attack; its error as McNemar has it."""
-    change = attacked.astype(jnp.float32) - clean
+    change = attacked - clean
     error = jnp.sqrt(jnp.sum(change**2)) / len(change)
     return {"leak": change.mean(), "leak_error": error}
 

@@ -145,7 +145,10 @@ def test_held_schedule_is_constant_within_an_epoch():
     ("call", "message"),
     [
         (lambda: schedules.per_step(IMAGENET, 2, 2, by="update"), "'update' is not"),
-        (lambda: schedules.cosine(1.0, epochs=5, begin=5), r"begin=5 must be in \[0, 5"),
+        (
+            lambda: schedules.cosine(1.0, epochs=5, begin=5),
+            r"begin=5 must be in \[0, 5",
+        ),
     ],
 )
 def test_bad_schedules_are_told(call, message):
