@@ -27,6 +27,7 @@ from robustvit.training.watchdog import (
     Watchdog,
     alarm,
     explain,
+    fallen,
     judge,
     last_quiet,
     make_reading,
@@ -39,12 +40,13 @@ TRIES = 2  # rollbacks to one checkpoint, before an older one is taken
 
 
 class Alarm(NamedTuple):
-    """A cause that readings agreed on, and whether it is news."""
+    """A cause that readings agreed on, whether it is news, and how far it went."""
 
     step: int
     epoch: float
     text: str
     new: bool
+    collapsed: bool
 
 
 class Guard:
@@ -106,7 +108,8 @@ class Guard:
             cause = alarm(writer.history)
             if cause is not None:
                 text = explain(cause, values, self.watchdog)
-                found = Alarm(step, epoch, text, cause != before)
+                collapsed = cause == "leaking" or fallen(writer.history)
+                found = Alarm(step, epoch, text, cause != before, collapsed)
                 if found.new:
                     writer.note(step, {"epoch": epoch, "watchdog/alarm": text})
         return found
@@ -122,7 +125,7 @@ class Guard:
         alarm = self.read(writer, steps_per_epoch)
         if alarm is not None and alarm.new:
             say(f"WARNING: watchdog, step {alarm.step}: {alarm.text}")
-        if alarm is None or self.watchdog.action == "warn":
+        if alarm is None or self.watchdog.action == "warn" or not alarm.collapsed:
             return False
         say(self.roll_back(alarm, checkpoints, writer))
         return True

@@ -55,7 +55,8 @@ class Watchdog:
       every: steps between two readings.
       steps: of the longer attack, whose step is 2.5 eps / steps.
       gap: masked is where (loss of long - loss of short) / loss of long exceeds it.
-      action: "warn", or "rollback" to the last sound checkpoint.
+      action: "warn", or also "rollback" to the last sound checkpoint, as soon as the
+        accuracy under the longer attack has halved, or labels leak.
       shrink: factor on the training attack's step size at each rollback.
       max_rollbacks: the next alarm is an error.
 
@@ -176,6 +177,21 @@ def alarm(history: History) -> str | None:
         if all(r[f"watchdog/{cause}"] for r in readings):
             return cause
     return None
+
+
+def fallen(history: History) -> bool:
+    """Whether the longer attack finds half as many right as it once did, or fewer.
+
+    A gap alone may also be what a network has that learned from a weak attack: after
+    a rollback that is wanted, and no reason for another one.
+    """
+    right = [r["watchdog/robust_accuracy"] for r in readings_of(history)]
+    # Over as many readings as an alarm takes, for less noise.
+    windows = [
+        sum(right[i : i + IN_A_ROW]) / IN_A_ROW
+        for i in range(len(right) - IN_A_ROW + 1)
+    ]
+    return len(windows) > 1 and windows[-1] <= 0.5 * max(windows[:-1])
 
 
 def last_quiet(history: History) -> int | None:

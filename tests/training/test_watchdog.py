@@ -127,6 +127,17 @@ def test_two_readings_in_a_row_make_an_alarm():
     assert dogs.last_quiet(history(1, 1)) is None
 
 
+def test_collapse_is_half_the_accuracy_of_before():
+    cases = {
+        (): False, (0.1, 0.1): False, (0.4, 0.4, 0.1): False, (0.4, 0.2, 0.2): False,
+        (0.4, 0.4, 0.2, 0.2): True, (0.4, 0.4, 0.3, 0.2): False, (0.5, 0.1, 0.0): True,
+    }  # fmt: skip
+    for right, expected in cases.items():
+        records = [dict(r, **{"watchdog/robust_accuracy": a}) for r, a in
+                   zip(history(*right), right, strict=True)]  # fmt: skip
+        assert dogs.fallen(records) == expected, right
+
+
 @pytest.mark.parametrize(
     ("attack_steps", "steps", "forwards", "every", "cost"),
     [  # readings: 3 + 21 + 1 passes on an eighth; a step of FGSM training is 5
@@ -179,7 +190,7 @@ class Fake:
         self.checkpoints.wait()
 
     def read(self, step, values):
-        full = {**values, "robust_accuracy": 0.25}
+        full = {**values, "robust_accuracy": 0.5 if values is QUIET else 0.1}
         self.guard._pending = [(step, full)]
         return self.guard.went_back(
             self.writer, self.checkpoints, 100, self.said.append
@@ -224,8 +235,7 @@ def test_rollbacks_survive_a_stop_and_end(tmp_path):
         assert (run.checkpoints.latest_step or 0) == wanted
         run.close()
         run = Fake(tmp_path, max_rollbacks=3)
-        if wanted:
-            run.read(10, QUIET)
+        run.read(10, QUIET)
     assert run.guard.factor == 0.125
     past = json.loads((tmp_path / FILE).read_text())["rollbacks"]
     assert [event["to"] for event in past] == [8, 8, 0]
@@ -339,6 +349,7 @@ def test_training_goes_back_with_a_smaller_step_and_goes_on(tmp_path, monkeypatc
         return {"masked": float(first and len(count) in (3, 4)), "leaking": 0.0}
 
     count = []
+    monkeypatch.setattr("robustvit.training.guard.fallen", lambda history: True)
     monkeypatch.setattr("robustvit.training.guard.judge", judge)
     fitted = toy_fit(tmp_path, epochs=3, dog=dog)
     assert sizes == [0.05, 0.025] and int(fitted.state.step) == 12
