@@ -82,15 +82,20 @@ class Guard:
         return self.watchdog.objective(self.factor)
 
     def look(
-        self, state: TrainState, batch: Batch, threat: ThreatModel, done: int
+        self,
+        state: TrainState,
+        batch: Batch,
+        threat: ThreatModel,
+        done: int,
+        *,
+        wait: bool = False,
     ) -> None:
-        """Start a reading if one is due after `done` steps; waits for nothing."""
+        """Start a reading if one is due after `done` steps; `wait` for it or not."""
         if done % self.watchdog.every == 0:
-            self._pending.append((done, self._reading(state, batch, threat)))
-
-    def wait(self) -> None:
-        """Block until the readings under way are there."""
-        jax.block_until_ready(self._pending)
+            values = self._reading(state, batch, threat)
+            self._pending.append(
+                (done, jax.block_until_ready(values) if wait else values)
+            )
 
     def read(self, writer: MetricsWriter, steps_per_epoch: int) -> Alarm | None:
         """Write down the readings since the last call; the last alarm, if any."""

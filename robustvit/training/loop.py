@@ -97,16 +97,9 @@ def fit(
     """
     mesh = data_mesh()
     check_divisible(data.batch_size, mesh)
-    init = jax.jit(
-        partial(
-            init_state,
-            model,
-            tx,
-            image_size=data.image_size,
-            ema=settings.ema_decay > 0,
-        ),
-        out_shardings=replicated(mesh),
-    )
+    ema = settings.ema_decay > 0
+    init = partial(init_state, model, tx, image_size=data.image_size, ema=ema)
+    init = jax.jit(init, out_shardings=replicated(mesh))
     checkpoints = Checkpoints(
         workdir, keep=settings.keep, best_metric=settings.best_metric
     )
@@ -218,8 +211,8 @@ class _Run:
         )
 
     def _stopped_early(self):
-        metric, patience = self.settings.best_metric, self.settings.patience
-        why = out_of_patience(self.writer.history, metric, patience)
+        s = self.settings
+        why = out_of_patience(self.writer.history, s.best_metric, s.patience)
         if why:
             self._display.say(why)
         return why is not None
@@ -233,9 +226,7 @@ class _Run:
         if self._must_wait:
             jax.block_until_ready(state)
         if self.guard is not None:
-            self.guard.look(state, batch, threat, step + 1)
-            if self._must_wait:
-                self.guard.wait()
+            self.guard.look(state, batch, threat, step + 1, wait=self._must_wait)
         self._pending.append((step, metrics))
         self._after_step(state, step + 1)
         return state
@@ -268,8 +259,8 @@ class _Run:
             return
         values = {f"train/{k}": v for k, v in fetch(self._pending).items()}
         self._pending = []
-        epoch, every = (done - 1) // self.data.steps_per_epoch, self.settings.accumulate
-        update_began = (done - 1) // every * every
+        epoch = (done - 1) // self.data.steps_per_epoch
+        update_began = done - 1 - (done - 1) % self.settings.accumulate
         values |= {
             "epoch": done / self.data.steps_per_epoch,
             "train/eps": float(self.threat_at(epoch).eps),
