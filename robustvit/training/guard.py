@@ -13,6 +13,7 @@ that was stopped goes on with both.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,6 @@ from robustvit.training.watchdog import (
     make_reading,
 )
 from robustvit.types import Batch, Objective, TrainState
-from robustvit.workdir import write_json
 
 FILE = "watchdog.json"
 TRIES = 2  # rollbacks to one checkpoint, before an older one is taken
@@ -198,4 +198,6 @@ class Guard:
     def _remember(self, rollbacks, *, unfinished):
         self._past = {"rollbacks": rollbacks, "unfinished": unfinished}
         if jax.process_index() == 0:
-            write_json(self._path, self._past)
+            draft = self._path.with_name(self._path.name + ".tmp")
+            draft.write_text(json.dumps(self._past, indent=1))
+            os.replace(draft, self._path)
