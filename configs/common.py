@@ -85,7 +85,7 @@ def default() -> ConfigDict:
         {"warmup_epochs": 10, "warmup_lr": 1e-6, "min_lr": 1e-5}
     )
 
-    # Every so many steps (0: never) looks whether the attack only seems to work.
+    # Every so many steps (0: never; 50: 1 % dearer) looks whether the attack works.
     c.watchdog = ConfigDict({"every": 0, "steps": 10, "gap": 0.2})
     c.watchdog.action = "warn"  # or rollback: to the last sound checkpoint, with
     c.watchdog.shrink = 0.5  # the attack's step size times this

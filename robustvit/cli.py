@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cores = min(os.cpu_count() or 1, MAX_CPU_DEVICES)
         os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
     from robustvit.training.interrupts import Interrupted
-    from robustvit.training.metrics import NotFiniteError
+    from robustvit.training.metrics import CollapsedError, NotFiniteError
 
     try:
         return args.run(args, overrides) or 0
@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.exit_code
     except NotFiniteError as error:
         print(f"robustvit: training diverged: {error}", file=sys.stderr)
+        return 1
+    except CollapsedError as error:
+        print(f"robustvit: training collapsed: {error}", file=sys.stderr)
         return 1
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("ROBUSTVIT_TRACEBACK"):

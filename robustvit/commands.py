@@ -173,4 +173,5 @@ def _checkpoint_bytes(run: runs.Run) -> int:
     state = jax.eval_shape(init, run.key)
     leaves = jax.tree.leaves(state.replace(key=()))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    return size * (run.settings.keep + 2)
+    sound = int(run.watchdog is not None)  # what a rollback would go to
+    return size * (run.settings.keep + 2 + sound)

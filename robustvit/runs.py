@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from robustvit import augmentation, lookup
+from robustvit import augmentation, lookup, recipe
 from robustvit.attacks import ATTACKS, PGD, light_step_size
 from robustvit.data import pipeline, transforms
 from robustvit.data.loading import LoaderStats
@@ -30,19 +31,14 @@ from robustvit.objectives import OBJECTIVES
 from robustvit.parallel import data_mesh, replicated
 from robustvit.run_data import train_batches
 from robustvit.threat import ThreatModel, parse_eps
-from robustvit.training import optim, schedules
+from robustvit.training import schedules
 from robustvit.training.checkpoint import Checkpoints
 from robustvit.training.settings import Settings, TrainData
+from robustvit.training.watchdog import Watchdog
 from robustvit.types import Objective
 
 Config = Any  # a ConfigDict, of whose keys type checkers know nothing
 
-OPTIMIZERS = {"adamw": optim.adamw, "sgd": optim.sgd}
-LR_SCHEDULES = {
-    "cosine": schedules.cosine,
-    "step": schedules.step_decay,
-    "constant": schedules.constant,
-}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -61,10 +57,14 @@ class Run:
     lr_at: schedules.EpochSchedule
     settings: Settings
     key: jax.Array
+    watchdog: Watchdog | None
 
     def fit_arguments(self) -> dict[str, Any]:
         """What `robustvit.training.loop.fit` wants, but for the folder."""
-        names = "model objective tx data threat threat_at lr_at settings key config"
+        names = (
+            "model objective tx data threat threat_at lr_at settings key config "
+            "watchdog"
+        )
         return {
             **{name: getattr(self, name) for name in names.split()},
             "validate_with": self.attack,
@@ -77,37 +77,27 @@ def build(config: Config) -> Run:
     threat = ThreatModel(c.threat.norm, c.threat.eps)
     model = build_model(c)
     attack = build_attack(c)
-    objective = lookup.build(
-        "objective", OBJECTIVES, c.objective.name, model, attack, **c.objective.args
-    )
+    build_objective = partial(
+        lookup.build, "objective", OBJECTIVES, c.objective.name, model,
+        **c.objective.args,
+    )  # fmt: skip
     data = build_data(c)
-    epochs = c.epochs + c.cooldown_epochs
-    lr_at = build_lr(c)
+    lr_at = recipe.build_lr(c)
     eps_at = schedules.eps_schedule(c.threat.schedule.name, float(threat.eps),
                                     **_without(c.threat.schedule, "name"))  # fmt: skip
-    schedule = schedules.per_step(lr_at, epochs, data.steps_per_epoch)
-    tx = lookup.build("optimizer", OPTIMIZERS, c.optim.name, schedule, **c.optim.args)
     return Run(
         config=to_plain(c),
         model=model,
-        objective=objective,
+        objective=build_objective(attack),
         attack=attack,
-        tx=optim.partition(tx, c.trainable),
+        tx=recipe.build_optimizer(c, lr_at, data.steps_per_epoch),
         data=data,
         threat=threat,
         threat_at=lambda epoch: ThreatModel(threat.norm, eps_at(epoch)),
         lr_at=lr_at,
-        settings=Settings(
-            epochs=epochs,
-            ema_decay=c.optim.ema_decay,
-            log_every=c.log.every,
-            save_every=c.checkpoint.every,
-            keep=c.checkpoint.keep,
-            best_metric=c.checkpoint.best_metric,
-            tensorboard=c.log.tensorboard,
-            wandb_project=c.log.wandb_project,
-        ),
+        settings=recipe.build_settings(c),
         key=jax.random.key(c.seed),
+        watchdog=recipe.build_watchdog(c, attack, build_objective),
     )
 
 
@@ -120,6 +110,10 @@ def resolve(config: Config) -> Config:
     for key in ("every", "keep"):
         if c.checkpoint[key] < 1:
             raise ValueError(f"checkpoint.{key}={c.checkpoint[key]} must be at least 1")
+    if c.checkpoint.patience < 0:
+        raise ValueError(
+            f"checkpoint.patience={c.checkpoint.patience} must be at least 0 (0: off)"
+        )
     if c.log.every < 1:
         raise ValueError(f"log.every={c.log.every} must be at least 1")
     eps = parse_eps(c.threat.eps, c.threat.norm)
@@ -177,15 +171,6 @@ def build_attack(c: Config) -> PGD:
     return lookup.build("attack", ATTACKS, c.attack.name, **args)
 
 
-def build_lr(c: Config) -> schedules.EpochSchedule:
-    """Learning rate by epoch, the batch size taken into account."""
-    lr = schedules.scale_lr(c.optim.lr, c.data.batch_size, c.optim.lr_scaling)
-    args = dict(c.optim.schedule.args)
-    if c.optim.schedule.name == "cosine":
-        args["epochs"] = c.epochs
-    return lookup.build("schedule", LR_SCHEDULES, c.optim.schedule.name, lr, **args)
-
-
 def build_data(c: Config) -> TrainData:
     """Training and held-out batches of a resolved config."""
     batch_size = c.data.batch_size
@@ -206,7 +191,7 @@ def build_data(c: Config) -> TrainData:
         val=lambda: pipeline.eval_batches(
             held_out, eval_transform(c), batch_size=batch_size, **options
         ),
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=recipe.whole_updates(steps_per_epoch, c.optim.accumulate),
         batch_size=batch_size,
         image_size=c.data.image_size,
         augment=augment,

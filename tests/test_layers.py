@@ -16,10 +16,12 @@ ROOMS = {
     "objectives": 2, "training.step": 2, "data": 2, "parallel": 2, "interop": 2,
     "training.optim": 2, "training.schedules": 2, "training.checkpoint": 2,
     "training.metrics": 2, "training.interrupts": 2, "training.display": 2,
-    "training.throughput": 2, "training.settings": 2,
+    "training.throughput": 2, "training.settings": 2, "training.patience": 2,
+    # Parts of the loop, one on the other:
+    "training.watchdog": 2.5, "training.validation": 2.5, "training.guard": 2.75,
     "training.loop": 3, "evaluation": 3, "analysis": 3, "planning": 3,
-    "runs": 4, "run_data": 4, "commands": 4, "weights": 4, "config_files": 4,
-    "workdir": 4, "augmentation": 4, "doctor": 4, "published": 4, "results": 4,
+    "runs": 4, "run_data": 4, "recipe": 4, "commands": 4, "weights": 4,
+    "config_files": 4, "workdir": 4, "augmentation": 4, "doctor": 4, "published": 4, "results": 4,
     "sweep": 4, "sweep_runs": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4,
     "cli_data": 4, "cli_report": 4, "cli_sweep": 4,
     "__main__": 5, "__init__": 5,
@@ -32,7 +34,7 @@ ALLOWED = {
     ("losses", "types"),
 }
 ONE_ROOM = {
-    "runs", "run_data", "augmentation", "commands", "weights", "config_files",
+    "runs", "run_data", "recipe", "augmentation", "commands", "weights", "config_files",
     "workdir", "doctor", "published", "results", "sweep", "sweep_runs", "cli",
     "cli_eval", "cli_verify", "cli_data", "cli_report", "cli_sweep",
 }  # fmt: skip

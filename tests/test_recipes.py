@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from robustvit import runs
+from robustvit import recipe, runs
 from robustvit.attacks import light_step_size
 from robustvit.config_files import load_config
 from robustvit.sweep import tasks
@@ -184,7 +184,7 @@ def test_row(spec):
     c = load_config(str(CONFIGS / spec))
     flat = flatten(c.to_dict())
     assert {key: flat.get(key) for key in values} == values
-    lr_at, eps_at = runs.build_lr(c), eps_schedule(c)
+    lr_at, eps_at = recipe.build_lr(c), eps_schedule(c)
     assert {t: lr_at(t) for t in rates} == pytest.approx(rates, rel=1e-5)
     assert {t: 255 * eps_at(t) for t in eps} == pytest.approx(eps)
     assert examples // c.data.batch_size == steps
@@ -206,7 +206,7 @@ def test_every_model_is_built_and_its_optimizer(spec):
         if "bn_group" not in runs._model_fields(c):
             c.model.args.bn_group = 0
     assert runs.build_model(c).num_classes == 10
-    runs.OPTIMIZERS[c.optim.name](lambda _: 0.1, **c.optim.args)
+    recipe.OPTIMIZERS[c.optim.name](lambda _: 0.1, **c.optim.args)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ def save_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy, loss, and the schedules of a run against the epoch.
 
     Args:
-      history: the records of `metrics.jsonl`.
+      history: the records of `metrics.jsonl`. Alarms of the watchdog are vertical
+        lines, solid where training was rolled back.
       path: of the PNG.
     """
     figure = Figure(figsize=(9.5, 3.1))
@@ -44,7 +45,12 @@ def save_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     rate.set_ylim(0, None)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
+    alarms = {r["epoch"]: "watchdog/rollback" in r for r in history
+              if "watchdog/alarm" in r}  # fmt: skip
     for axis in (accuracy, loss, schedule):
+        for epoch, rolled_back in alarms.items():  # dashed: training went on
+            axis.axvline(epoch, color="#b91c1c", lw=0.9, alpha=0.7,
+                         ls="-" if rolled_back else "--")  # fmt: skip
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.2)
         axis.spines[["top", "right"]].set_visible(False)

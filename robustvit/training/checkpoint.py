@@ -53,11 +53,12 @@ class Checkpoints:
         folder = epath.Path(workdir)
         if "://" not in str(workdir):
             folder = folder.resolve()  # orbax wants an absolute path
+        self._sound = _Named()
         self._manager = ocp.CheckpointManager(
             folder / FOLDER,
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(keep), best]
+                    [policies.LatestN(keep), best, self._sound]
                 ),
                 create=not read_only,
                 read_only=read_only,
@@ -86,6 +87,20 @@ class Checkpoints:
         """Updates done at the newest whole checkpoint; None without any."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """Of all checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def protect(self, step: int | None) -> None:
+        """From the next save on, keep this step as well, instead of one before."""
+        self._sound.step = step
+
+    def drop_after(self, step: int) -> None:
+        """Delete what is newer than `step`, the best included."""
+        self.wait()
+        for newer in (s for s in self.steps() if s > step):
+            self._manager.delete(newer)
+
     def find(self, step: int | str, best_metric: str | None = None) -> int:
         """The step that "best", "latest" or a number stands for.
 
@@ -94,7 +109,7 @@ class Checkpoints:
         Raises:
           ValueError: if there is no such checkpoint, naming those that are there.
         """
-        steps = sorted(self._manager.all_steps())
+        steps = self.steps()
         if not steps:
             raise ValueError(f"there is no checkpoint in {self._workdir}")
         if step == "latest":
@@ -168,6 +183,17 @@ class Checkpoints:
     def wait(self) -> None:
         """Block until everything is on disk."""
         self._manager.wait_until_finished()
+
+
+class _Named:
+    """Orbax's policy that preserves one step, which may change."""
+
+    def __init__(self):
+        self.step: int | None = None
+
+    def should_preserve(self, checkpoints, *, context):
+        """One answer for each checkpoint."""
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
 def _to_saved(state: TrainState) -> PyTree:

@@ -34,7 +34,7 @@ class Display:
         )
         epochs = total // steps_per_epoch
         where = f"from step {start} " if start else ""
-        self._print(
+        self.say(
             f"training {where}to {total} ({epochs} epochs of {steps_per_epoch} steps, "
             f"{batch_size} images each); compiling ..."
         )
@@ -47,22 +47,23 @@ class Display:
         """New training metrics."""
         if "images_per_second" not in values:
             seconds = time.perf_counter() - self._start
-            self._print(f"compiled and did the first step in {seconds:.1f} s")
+            self.say(f"compiled and did the first step in {seconds:.1f} s")
         self._last = dict(values)
         self._bar.set_description_str(_line(values), refresh=False)
+
+    def say(self, text: str) -> None:
+        """A sentence that stays on the screen."""
+        if not self._quiet:
+            tqdm.write(text, file=sys.stderr)
 
     def epoch(self, epoch: float, values: Mapping[str, float]) -> None:
         """Validation at the end of an epoch."""
         total = self._total // self._per_epoch
-        self._print(
+        self.say(
             f"epoch {epoch:3.0f}/{total}  {_line(self._last)} | held out: "
             f"clean {values['val/clean_accuracy']:.1%}, "
             f"robust {values['val/robust_accuracy']:.1%}"
         )
-
-    def _print(self, text):
-        if not self._quiet:
-            tqdm.write(text, file=sys.stderr)
 
     def __enter__(self) -> Display:
         """Nothing to open: the constructor did."""
@@ -88,4 +89,5 @@ def _line(values):
     if "images_per_second" in values:
         shown.append(f"{values['images_per_second']:.0f} img/s")
         shown.append(f"MFU {values['mfu']:.0%}")
+        shown.append(f"waiting for data {values['data_wait']:.0%}")
     return ", ".join(shown)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,10 @@ FILE = "metrics.jsonl"
 
 class NotFiniteError(FloatingPointError):
     """A metric was NaN or infinite; the message names the metric and the steps."""
+
+
+class CollapsedError(RuntimeError):
+    """Training collapsed again after as many rollbacks as its watchdog may do."""
 
 
 def fetch(pending: Sequence[tuple[int, Metrics]]) -> dict[str, float]:
@@ -69,11 +74,10 @@ class MetricsWriter:
         wandb_project: str = "",
         config: Mapping[str, Any] | None = None,
     ):
-        path = workdir / FILE
-        kept = [r for r in read_metrics(workdir) if r["step"] <= start_step]
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        self.history = kept
-        self._file = path.open("a")
+        self._path = workdir / FILE
+        self.history = read_metrics(workdir)
+        self._file = self._path.open("a")
+        self.rewind(start_step)
         self._tensorboard = _open_tensorboard(workdir) if tensorboard else None
         self._wandb = (
             _open_wandb(workdir, wandb_project, config) if wandb_project else None
@@ -84,15 +88,28 @@ class MetricsWriter:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise NotFiniteError(f"{name} was not finite at step {step}")
-        record = {"step": step, **values}
-        self.history.append(record)
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self.note(step, values)
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(dict(values), step=step)
+
+    def note(self, step: int, values: Mapping[str, float | str]) -> None:
+        """Record what happened, in words; to the file only."""
+        record = {"step": step, **values}
+        self.history.append(record)
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def rewind(self, step: int) -> None:
+        """Drop what was recorded after `step`; from there training goes on."""
+        self.history = [r for r in self.history if r["step"] <= step]
+        self._file.close()
+        draft = self._path.with_name(self._path.name + ".tmp")
+        draft.write_text("".join(json.dumps(r) + "\n" for r in self.history))
+        os.replace(draft, self._path)
+        self._file = self._path.open("a")
 
     def __enter__(self) -> MetricsWriter:
         """Nothing to open: the constructor did."""

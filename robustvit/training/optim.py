@@ -1,6 +1,7 @@
 """Optimizers of the recipes: AdamW and SGD with timm's weight-decay exemptions.
 
     tx = partition(adamw(schedule, weight_decay=0.5), trainable=(".*",))
+    tx = partition(accumulate(adamw(schedule, weight_decay=0.5), 4), trainable=(".*",))
 
 Schedules come from `robustvit.training.schedules`.
 """
@@ -74,6 +75,24 @@ def _clipped(tx, clip_norm):
     if clip_norm <= 0:
         return tx
     return optax.chain(optax.clip_by_global_norm(clip_norm), tx)
+
+
+def accumulate(
+    tx: optax.GradientTransformation, steps: int
+) -> optax.GradientTransformation:
+    """Update once every `steps` steps, with the mean of their gradients.
+
+    Clipping, decay and schedules are inside and see the mean; schedules count updates.
+    Belongs inside `partition`, or frozen parameters would have sums of gradients too.
+
+    Raises:
+      ValueError: if `steps` is below 1.
+    """
+    if steps < 1:
+        raise ValueError(f"optim.accumulate={steps} must be at least 1")
+    if steps == 1:
+        return tx
+    return optax.MultiSteps(tx, steps).gradient_transformation()
 
 
 def partition(

@@ -40,18 +40,22 @@ class Settings:
     Attributes:
       epochs: total, cool-down included.
       ema_decay: of the averaged weights; 0 for none.
+      accumulate: steps that make one update; divides the steps of an epoch.
       log_every: steps between two records.
       save_every: steps between two checkpoints, besides the one after each epoch.
       keep: latest checkpoints to keep; the best is kept as well.
       best_metric: which metric, higher is better.
+      patience: stop after so many epochs without a better `best_metric`; 0: never.
       tensorboard, wandb_project: where else metrics go.
     """
 
     epochs: int
     ema_decay: float = 0.0
+    accumulate: int = 1
     log_every: int = 20
     save_every: int = 1000
     keep: int = 2
     best_metric: str = "val/robust_accuracy"
+    patience: int = 0
     tensorboard: bool = False
     wandb_project: str = ""

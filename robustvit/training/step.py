@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -66,6 +67,7 @@ def make_train_step(
     augment: Augment | None = None,
     mixing: Mix | None = None,
     ema_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> TrainStep:
     """Build `(state, batch, threat) -> (state, metrics)`.
 
@@ -77,6 +79,7 @@ def make_train_step(
       mixing: after that, mixes the examples of a batch and makes their targets soft.
       ema_decay: 0 keeps no average; otherwise parameters and running statistics are
         averaged with this decay after every update.
+      accumulate: steps that make one update in `tx`.
     """
 
     def train_step(state, batch, threat):
@@ -101,7 +104,12 @@ def make_train_step(
             opt_state=opt_state,
         )
         if ema_decay:
-            new = new.replace(ema=averaged(state.ema, new, ema_decay))
+            ema = averaged(state.ema, new, ema_decay)
+            if accumulate > 1:  # between two updates it stays
+                updated = new.step % accumulate == 0
+                keep = partial(jnp.where, updated)
+                ema = jax.tree.map(keep, ema, state.ema)
+            new = new.replace(ema=ema)
         return new, metrics
 
     return train_step

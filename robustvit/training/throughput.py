@@ -7,12 +7,13 @@ the FLOPs of a forward) over what the devices could do at their peak in that tim
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from robustvit.types import Device, PyTree
+from robustvit.types import Device, PyTree, TrainState
 
 # Dense bfloat16 peaks in FLOP/s per jax device. TPUs: cloud.google.com/tpu/docs (v2 and
 # v3 devices are cores, later ones chips); GPUs: NVIDIA's datasheets without sparsity.
@@ -60,6 +61,15 @@ def forward_flops(model: Any, variables: PyTree, image_size: int) -> float:
     return float((cost or {}).get("flops", 0.0))
 
 
+def is_idle(pending: Sequence[tuple[int, PyTree]]) -> bool:
+    """Whether the devices have done all the steps whose metrics are pending.
+
+    Asked when a batch has come: if they have not, they did not wait for it. If they
+    have, they waited for a part of the time that it took; all of it is then counted.
+    """
+    return not pending or all(x.is_ready() for x in jax.tree.leaves(pending[-1][1]))
+
+
 class Throughput:
     """Counts images and seconds between two readings.
 
@@ -73,6 +83,16 @@ class Throughput:
         self._peak = peak
         self.restart()
 
+    @classmethod
+    def of(
+        cls, model: Any, state: TrainState, size: int, forwards: int, devices: int
+    ) -> Throughput:
+        """That of a training whose step has so many forward passes."""
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        forward = forward_flops(model, variables, size)
+        peak = peak_flops(jax.local_devices()[0]) * devices
+        return cls(forwards * forward, peak)
+
     def restart(self) -> None:
         """Begin a new interval now."""
         self._start = time.perf_counter()
@@ -80,7 +100,7 @@ class Throughput:
         self._waited = 0.0
 
     def add(self, images: int, waited: float) -> None:
-        """Count a step; `waited` are the seconds it stood still for its data."""
+        """Count a step; `waited` are the seconds that devices stood still for it."""
         self._images += images
         self._waited += waited
 

@@ -93,3 +93,64 @@ def test_eps_ramps(name, warm, zero, expected):
 def test_unknown_names_are_told(call):
     with pytest.raises(ValueError, match="'cubic' is not one of"):
         call()
+
+
+def test_rate_by_step_is_the_schedule_at_fractions_of_an_epoch():
+    """Warm-up, cosine, step and the cool-down, against the formulas."""
+    n = 8
+    at = schedules.per_step(IMAGENET, epochs=110, steps_per_epoch=n, by="step")
+    warm = 1e-6 + (5e-4 - 1e-6) * (3 + 5 / 8) / 10
+    cooling = 1e-5 + 0.5 * 4.9e-4 * (1 + math.cos(math.pi * 50.25 / 100))
+    steps = [0, 3 * n + 5, 10 * n - 1, 10 * n, 50 * n + 2, 105 * n + 3, 10_000]
+    last_warm = 1e-6 + (5e-4 - 1e-6) * (10 - 1 / 8) / 10
+    expected = [1e-6, warm, last_warm, 4.88009e-4, cooling, 1e-5, 1e-5]
+    assert [float(at(s)) for s in steps] == pytest.approx(expected, rel=5e-6)
+    assert float(jax.jit(at)(3 * n + 5)) == pytest.approx(warm, rel=1e-6)
+
+    drops = schedules.step_decay(3.2, every=30)
+    at = schedules.per_step(drops, epochs=90, steps_per_epoch=n, by="step")
+    rates = [float(at(s)) for s in (0, 30 * n - 1, 30 * n, 60 * n - 1, 60 * n)]
+    assert rates == pytest.approx([3.2, 3.2, 0.32, 0.32, 0.032])
+
+    at = schedules.constant(2.0, warmup_epochs=2)
+    assert [at(e) for e in (0.5, 1.75, 2, 7.25)] == pytest.approx([0.5, 1.75, 2, 2])
+
+
+def test_rates_of_revisiting_at():
+    """Interpolated between epochs there; the cosine bends less than 1e-4 of the rate.
+
+    arXiv:2303.01870, whose cosine begins where the warm-up ends.
+    """
+    lr, n = 1e-3, 4
+    at = schedules.cosine(
+        lr, epochs=50, warmup_epochs=10, warmup_lr=1e-4 * lr, begin=10
+    )
+    assert at(10) == pytest.approx(lr) and at(50) == 0.0
+    assert at(30) == pytest.approx(0.5 * lr)
+    assert at(5) == pytest.approx(0.5 * (lr + 1e-4 * lr))
+    by_step = schedules.per_step(at, epochs=50, steps_per_epoch=n, by="step")
+    for epoch in (0, 9, 10, 25, 48):
+        for i in range(n):
+            published = at(epoch) + (at(epoch + 1) - at(epoch)) * i / n
+            found = float(by_step(epoch * n + i))
+            assert found == pytest.approx(published, abs=8e-4 * lr)
+
+
+def test_held_schedule_is_constant_within_an_epoch():
+    at = schedules.held(IMAGENET)
+    assert at(12.9) == at(12) == IMAGENET(12) != at(13)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: schedules.per_step(IMAGENET, 2, 2, by="update"), "'update' is not"),
+        (
+            lambda: schedules.cosine(1.0, epochs=5, begin=5),
+            r"begin=5 must be in \[0, 5",
+        ),
+    ],
+)
+def test_bad_schedules_are_told(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
