@@ -21,8 +21,8 @@ ROOMS = {
     "training.watchdog": 2.5, "training.validation": 2.5, "training.guard": 2.75,
     "training.loop": 3, "evaluation": 3, "analysis": 3, "planning": 3,
     "runs": 4, "run_data": 4, "recipe": 4, "commands": 4, "weights": 4,
-    "config_files": 4, "workdir": 4, "augmentation": 4, "doctor": 4, "published": 4, "results": 4,
-    "sweep": 4, "sweep_runs": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4,
+    "config_files": 4, "workdir": 4, "augmentation": 4, "doctor": 4, "published": 4,
+    "results": 4, "sweep": 4, "sweep_runs": 4, "cli": 4, "cli_eval": 4, "cli_verify": 4,
     "cli_data": 4, "cli_report": 4, "cli_sweep": 4,
     "__main__": 5, "__init__": 5,
 }  # fmt: skip
