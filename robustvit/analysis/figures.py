@@ -27,12 +27,13 @@ def save_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
               alpha=0.35)  # fmt: skip
     accuracy.set(title="accuracy", ylim=(0, 1))
     accuracy.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    accuracy.legend(fontsize=7, frameon=False)
 
     _line(loss, history, "train/loss", "training", ROBUST, alpha=0.6)
     _line(loss, history, "val/loss", "clean, held out", CLEAN)
     loss.set(title="loss", ylim=(0, None))
-    loss.legend(fontsize=7, frameon=False)
+    for axis in (accuracy, loss):
+        if axis.lines:
+            axis.legend(fontsize=7, frameon=False)
 
     eps = [(r["epoch"], r["train/eps"] * 255) for r in history if "train/eps" in r]
     if eps:

@@ -13,7 +13,7 @@ LONG = PGD(10, 2.5 * 16 / 255 / 10)
 
 @pytest.fixture(scope="module")
 def data(tfds_dir):
-    return collapse.in_memory(*collapse.cifar(tfds_dir, 4512))
+    return collapse.in_memory(*collapse.cifar(tfds_dir, 12_000))
 
 
 def robust_accuracy(data, state):
@@ -27,23 +27,23 @@ def robust_accuracy(data, state):
 
 @pytest.mark.slow
 def test_collapse_is_seen_and_undone(data, tmp_path):
-    """Some minute. The steps are those seen when PGD-10 was measured every 10 steps.
+    """Some minute. The numbers are of PGD-10 on the images held out.
 
-    It falls from 58% to under half of that at step 280; the alarm must come within
-    200 steps. Left alone the run ends near 11%; after two rollbacks it stays near 45%.
+    It is 63% at step 500, 58% at 650 and, left alone, 13% in the end. The first alarm
+    comes at step 550, the first rollback at 650; after two it ends with 49%.
     """
     watched = {"every": 50, "action": "warn"}
-    left = collapse.train(data, tmp_path / "left", epochs=12, watchdog=watched)
+    left = collapse.train(data, tmp_path / "left", epochs=18, watchdog=watched)
     alarms = [r["step"] for r in left.history if "watchdog/alarm" in r]
-    assert 230 <= alarms[0] <= 480
+    assert 450 <= alarms[0] <= 850
 
     watched = {"every": 50, "action": "rollback"}
-    saved = collapse.train(data, tmp_path / "saved", epochs=12, watchdog=watched)
+    saved = collapse.train(data, tmp_path / "saved", epochs=18, watchdog=watched)
     rollbacks = [r for r in saved.history if "watchdog/rollback" in r]
     assert 1 <= len(rollbacks) <= 4
     before = robust_accuracy(data, left.state)
     after = robust_accuracy(data, saved.state)
-    assert before < 0.25 and after > 0.35, (before, after)
+    assert before < 0.25 and after > 0.4, (before, after)
     # What is learned is not the share of the larger class.
     clean = [r["val/clean_accuracy"] for r in saved.history if "val/loss" in r]
     assert np.max(clean) > 0.72
