@@ -12,8 +12,7 @@ ConvNeXts are not among `robustvit models`. Weights to start from come from timm
 install 'robustvit[hub]'), for _cvst from `init_from`, a run or a file: its default,
 runs/clean, is a clean training of the same model.
 
-Not as published: the attack is PGD with two steps of 0.75 eps (theirs is APGD, which
-trains on the worst iterate); LayerNorm and LayerScale of ConvNeXt are not decayed;
+Not as published: LayerNorm and LayerScale of ConvNeXt are not decayed;
 warm-up does not shift the cosine; weights of timm keep their input normalisation. The
 batch is 640, 80 on each of 8 devices; the paper's number of devices is not known here.
 
@@ -56,7 +55,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     c.data.batch_size, c.model.args.bn_group = 640, 0
     c.threat.eps = "4/255"
     c.threat.schedule.name = "constant"
+    c.attack.name = "apgd"
     c.attack.args.steps, c.attack.args.random_start = 2, False
+    c.objective.args.attack_loss = "soft"
     c.optim.lr, c.optim.ema_decay = 1e-3, 0.9999
     c.optim.args = ConfigDict(
         {"weight_decay": 0.05, "b1": 0.9, "b2": 0.95, "clip_norm": 0.0}

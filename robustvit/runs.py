@@ -21,7 +21,7 @@ import optax
 from ml_collections import ConfigDict
 
 from robustvit import augmentation, lookup, recipe
-from robustvit.attacks import ATTACKS, PGD, light_step_size
+from robustvit.attacks import ATTACKS, STEP_SIZES, TrainingAttack
 from robustvit.data import pipeline, transforms
 from robustvit.data.loading import LoaderStats
 from robustvit.data.sources import Source, open_source
@@ -49,7 +49,7 @@ class Run:
     config: dict[str, Any]  # resolved, plain types only
     model: Any
     objective: Objective
-    attack: PGD
+    attack: TrainingAttack
     tx: optax.GradientTransformation
     data: TrainData
     threat: ThreatModel
@@ -119,7 +119,9 @@ def resolve(config: Config) -> Config:
     eps = parse_eps(c.threat.eps, c.threat.norm)
     args = c.attack.args
     if args.get("step_size") == "auto":
-        args.step_size = repr(light_step_size(eps, args.get("steps", 1)))
+        steps = args.get("steps", 1)
+        size = lookup.build("attack", STEP_SIZES, c.attack.name, eps, steps)
+        args.step_size = repr(size)
     if "bn_group" not in _model_fields(c):
         c.model.args.bn_group = 0
     group, batch_size = c.model.args.bn_group, c.data.batch_size
@@ -164,7 +166,7 @@ def _model_fields(c):
     return lookup.arguments("model", MODELS, c.model.name)
 
 
-def build_attack(c: Config) -> PGD:
+def build_attack(c: Config) -> TrainingAttack:
     """The training attack of a resolved config."""
     args = dict(c.attack.args)
     args["step_size"] = parse_eps(args["step_size"], norm="l2")

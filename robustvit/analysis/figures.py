@@ -46,12 +46,12 @@ def save_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     rate.set_ylim(0, None)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
 
-    alarms = {r["epoch"]: "watchdog/rollback" in r for r in history
-              if "watchdog/alarm" in r}  # fmt: skip
+    alarms = [r for r in history if "watchdog/alarm" in r]
+    rollbacks = {r["epoch"] for r in alarms if "watchdog/rollback" in r}
     for axis in (accuracy, loss, schedule):
-        for epoch, rolled_back in alarms.items():  # dashed: training went on
+        for epoch in {r["epoch"] for r in alarms}:  # dashed: training went on
             axis.axvline(epoch, color="#b91c1c", lw=0.9, alpha=0.7,
-                         ls="-" if rolled_back else "--")  # fmt: skip
+                         ls="-" if epoch in rollbacks else "--")  # fmt: skip
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.2)
         axis.spines[["top", "right"]].set_visible(False)

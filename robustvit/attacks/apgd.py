@@ -36,7 +36,7 @@ from robustvit.attacks.climbing import (
 )
 from robustvit.attacks.slots import KeyedForward, choose, fold, per_example
 from robustvit.threat import ThreatModel
-from robustvit.types import Images, Keys, Labels
+from robustvit.types import Images, Keys, Labels, PerExample
 
 TINY = 1e-12
 RHO = 0.75  # the step is halved unless this share of the moves raised the loss
@@ -144,11 +144,11 @@ class APGD:
             state.target,
             fold(state.keys, state.it),
         )
-        state = _record(state, loss, gradient)
-        state, origin, gradient = _review(self.steps, state, gradient)
+        state = record(state, loss, gradient)
+        state, origin, gradient = review(self.steps, state, gradient)
         broken = logits.argmax(-1) != state.y
         done = broken | (state.it == self.steps)
-        moved = _move(state, origin, gradient, threat)
+        moved = move(state, origin, gradient, threat)
         return state.replace(
             x_adv=choose(done, state.x_adv, moved),
             x_old=origin,
@@ -228,7 +228,7 @@ def reviews(steps: int) -> np.ndarray:
     return table
 
 
-def _record(state, loss, gradient):
+def record(state: Any, loss: PerExample, gradient: Images) -> Any:
     """Best point so far, and whether the loss went up."""
     first = state.it == 0
     better = loss > state.loss_best
@@ -247,7 +247,7 @@ def _record(state, loss, gradient):
     )
 
 
-def _review(steps, state, gradient):
+def review(steps: int, state: Any, gradient: Images) -> tuple[Any, Images, Images]:
     """Where too few moves helped: halve the step and go back to the best point."""
     window = jnp.asarray(reviews(steps))[state.it]
     here, few = window > 0, state.num_up <= RHO * window
@@ -263,7 +263,7 @@ def _review(steps, state, gradient):
     return state, origin, choose(halve, state.gradient_best, gradient)
 
 
-def _move(state, origin, gradient, threat):
+def move(state: Any, origin: Images, gradient: Images, threat: ThreatModel) -> Images:
     """A projected step, averaged with the previous move, projected again."""
     project = _project_l2 if threat.norm == "l2" else lambda z, x, t: t.project(z, x)
     size = per_example(state.step_size)

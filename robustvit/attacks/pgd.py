@@ -52,6 +52,11 @@ class PGD:
         if self.step_size < 0:
             raise ValueError(f"step_size={self.step_size} must not be negative")
 
+    @property
+    def forwards(self) -> int:
+        """Forward passes that it costs, a backward pass counted as one."""
+        return 2 * self.steps
+
     def __call__(
         self, loss_fn: LossFn, x: Images, threat: ThreatModel, keys: Keys
     ) -> Images:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from robustvit import lookup, losses
-from robustvit.attacks import PGD
+from robustvit.attacks import TrainingAttack
 from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
@@ -28,12 +28,12 @@ from robustvit.objectives.forward import (
 from robustvit.types import Objective
 
 CLEAN_FORWARD = ("none", "metrics", "update")
-ATTACK_LOSSES = ("untargeted", "targeted")
+ATTACK_LOSSES = ("untargeted", "targeted", "soft")
 
 
 def adversarial(
     model: Any,
-    attack: PGD,
+    attack: TrainingAttack,
     *,
     label_smoothing: float = 0.1,
     attack_loss: str = "untargeted",
@@ -46,9 +46,9 @@ def adversarial(
       model: a module of `robustvit.models`.
       attack: climbs the cross-entropy of the hard labels, without smoothing.
       label_smoothing: of the loss that is minimised, unless the batch has soft targets:
-        the attack then climbs the loss of their likeliest class.
+        the attack then climbs the loss of their likeliest class, but for "soft".
       attack_loss: "targeted" climbs towards uniformly drawn classes (which may be the
-        true one, as in the published code).
+        true one, as in the published code); "soft" climbs the loss of soft targets.
       attack_bn: see `robustvit.objectives.forward`.
       clean_forward: the robust accuracy comes for free, the clean one costs a forward
         pass. "metrics" spends it; "update" also lets it move the running statistics,
@@ -66,6 +66,8 @@ def adversarial(
         k_target, k_climb = jax.random.split(key)
 
         def attacker_loss(logits):
+            if attack_loss == "soft":
+                return cross_entropy(logits, batch, 0.0)
             if attack_loss == "untargeted":
                 return losses.cross_entropy(logits, labels)
             targets = jax.random.randint(k_target, labels.shape, 0, logits.shape[-1])
@@ -92,4 +94,4 @@ def adversarial(
         return value, (stats, metrics)
 
     extra = int(clean_forward != "none")
-    return Objective(perturb, loss, forwards=3 + 2 * attack.steps + extra)
+    return Objective(perturb, loss, forwards=3 + attack.forwards + extra)

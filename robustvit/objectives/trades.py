@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from robustvit import lookup, losses
-from robustvit.attacks import PGD
+from robustvit.attacks import TrainingAttack
 from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
@@ -31,7 +31,7 @@ from robustvit.types import Objective
 
 def trades(
     model: Any,
-    attack: PGD,
+    attack: TrainingAttack,
     *,
     beta: float = 6.0,
     label_smoothing: float = 0.0,
@@ -89,4 +89,4 @@ def trades(
         }
         return value, (stats, metrics)
 
-    return Objective(perturb, loss, forwards=7 + 2 * attack.steps)
+    return Objective(perturb, loss, forwards=7 + attack.forwards)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from robustvit import lookup, losses
-from robustvit.attacks import PGD
+from robustvit.attacks import PGD, TrainingAttack
 from robustvit.objectives.forward import eval_logits, example_keys
 from robustvit.threat import ThreatModel
 from robustvit.types import Batch, Metrics, Objective, PerExample, TrainState
@@ -64,8 +64,8 @@ class Watchdog:
       ValueError: for a number out of range, or a longer attack that is not longer.
     """
 
-    attack: PGD
-    rebuild: Callable[[PGD], Objective]
+    attack: TrainingAttack
+    rebuild: Callable[[TrainingAttack], Objective]
     every: int = 50
     steps: int = 10
     gap: float = 0.2
@@ -89,7 +89,7 @@ class Watchdog:
     @property
     def forwards(self) -> float:
         """Forward passes of a batch that a reading costs, counted as in `Objective`."""
-        short, long = 2 * self.attack.steps + 1, 2 * self.steps + 1
+        short, long = self.attack.forwards + 1, 2 * self.steps + 1
         return (short + long + 1) / SHARE
 
     def cost(self, forwards: int) -> float:
@@ -211,7 +211,8 @@ def readings_of(history: History) -> list[Mapping[str, Any]]:
 
 def explain(cause: str, values: Mapping[str, float], watchdog: Watchdog) -> str:
     """What is wrong and what helps, in two sentences."""
-    short = f"PGD-{watchdog.attack.steps}"
+    kind = "PGD" if isinstance(watchdog.attack, PGD) else "APGD"
+    short = f"{kind}-{watchdog.attack.steps}"
     long = f"PGD-{watchdog.steps}"
     if cause == "masked":
         what = (

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from robustvit import losses
-from robustvit.attacks import APGD, apgd, apgd_l1
+from robustvit.attacks import (
+    APGD,
+    TrainingAPGD,
+    apgd,
+    apgd_l1,
+    first_step_size,
+)
 from robustvit.attacks.slots import deterministic
 from robustvit.attacks.slots import run as run_slots
 from robustvit.threat import ThreatModel
@@ -209,3 +215,26 @@ def test_budgets(norm, loss, classes, chains, resolved_loss):
 def test_wrong_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("norm", "steps"), [("linf", 2), ("linf", 10), ("l2", 2)])
+def test_trained_on_is_the_best_point_of_the_same_climb(norm, steps):
+    threat = ThreatModel(norm, EPS[norm])
+    attack = TrainingAPGD(steps, first_step_size(EPS[norm], steps))
+    found = attack(
+        lambda x: losses.cross_entropy(FORWARD(x), Y), jnp.asarray(X), threat, KEYS
+    )
+    state = apgd.initial_state(X, Y, TARGET, X, threat, KEYS)
+    for _ in range(steps + 1):
+        state = APGD(steps=steps).step(deterministic(FORWARD), state, threat)
+    held = ~np.asarray(state.broken)  # an evaluation stops at the others
+    assert held.any()
+    np.testing.assert_allclose(found[held], state.x_best[held], atol=1e-6)
+    better = losses.cross_entropy(FORWARD(found), Y)
+    assert (better >= losses.cross_entropy(FORWARD(X), Y)).all()
+
+
+def test_training_has_no_apgd_in_l1():
+    attack = TrainingAPGD(2, 0.1)
+    with pytest.raises(ValueError, match="linf and l2, got norm='l1'"):
+        attack(lambda x: x.sum((1, 2, 3)), X, ThreatModel("l1", 1.0), KEYS)
