@@ -7,10 +7,10 @@ weights and two attack steps, the heavy augmentation that hurts the Light Recipe
     robustvit train --config configs/imagenet_revisiting_at.py:vit_s --workdir runs/vit
 
 Variants: convnext_t, convnext_s, convnext_b, convnext_l, with _cvst for a convolutional
-stem; vit_s, vit_b; e300, e50 (the epochs). ViTs with a convolutional stem and isotropic
-ConvNeXts are not among `robustvit models`. Weights to start from come from timm (pip
-install 'robustvit[hub]'), for _cvst from `init_from`, a run or a file: its default,
-runs/clean, is a clean training of the same model.
+stem; vit_s, vit_b, vit_m_cvst, and with _cvst the other two; e300, e50 (the epochs).
+Isotropic ConvNeXts are not among `robustvit models`. Weights to start from come from
+timm (pip install 'robustvit[hub]'), for _cvst from `init_from`, a run or a file: its
+default, runs/clean, is a clean training of the same model.
 
 Not as published: LayerNorm and LayerScale of ConvNeXt are not decayed;
 warm-up does not shift the cosine; weights of timm keep their input normalisation. The
@@ -18,6 +18,7 @@ batch is 640, 80 on each of 8 devices; the paper's number of devices is not know
 
 Published clean accuracy and robust accuracy (AutoAttack, 5,000 images):
     ViT-S 69.20 / 44.00, ViT-B 73.30 / 50.00
+    with CvSt: S 72.50 / 48.10, M 72.40 / 48.80, B 76.30 / 54.70
     ConvNeXt-T 72.40 / 48.60, ConvNeXt-B 75.60 / 54.30
     with CvSt: T 72.70 / 49.50, S 74.10 / 52.40, B 75.90 / 56.10, L 77.00 / 57.70
 """
@@ -30,6 +31,9 @@ CLEAN = "runs/clean"
 MODELS = {  # the model, and where its clean weights are
     "vit_s": ("deit_small_patch16_224", "hf:timm/deit_small_patch16_224.fb_in1k"),
     "vit_b": ("deit_base_patch16_224", "hf:timm/deit_base_patch16_224.fb_in1k"),
+    "vit_s_cvst": ("vit_small_cvst", CLEAN),
+    "vit_m_cvst": ("vit_medium_cvst", CLEAN),
+    "vit_b_cvst": ("vit_base_cvst", CLEAN),
     "convnext_t": ("convnext_tiny", "hf:timm/convnext_tiny.fb_in1k"),
     "convnext_s": ("convnext_small", "hf:timm/convnext_small.fb_in1k"),
     "convnext_b": ("convnext_base", "hf:timm/convnext_base.fb_in1k"),

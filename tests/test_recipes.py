@@ -165,11 +165,16 @@ ROWS = {
     ),
     "imagenet_revisiting_at.py": (
         {**HEAVY, "attack.args.steps": 2, "attack.args.random_start": False,
+         "attack.name": "apgd", "objective.args.attack_loss": "soft",
          "optim.ema_decay": 0.9999, "optim.args.b2": 0.95, "data.crop_pct": 0.875,
          "optim.args.weight_decay": 0.05, "optim.schedule.by": "step",
          "model.name": "deit_small_patch16_224"},
         {0: 1e-7, 1: 5.0095e-5, 19: 9.50005e-4, 20: 9.89128e-4, 150: 5.025e-4},
         {0: 4.0, 299: 4.0}, IMAGENET, 2001,
+    ),
+    "imagenet_revisiting_at.py:vit_m_cvst": (
+        {"model.name": "vit_medium_cvst", "init_from": "runs/clean"},
+        {20: 9.89128e-4}, {}, IMAGENET, 2001,
     ),
     "imagenet_revisiting_at.py:convnext_s_cvst,e50": (
         {"model.name": "convnext_small_cvst", "init_from": "runs/clean"},

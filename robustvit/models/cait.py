@@ -26,9 +26,9 @@ from robustvit.models.layers import (
     linear_init,
     materialize,
 )
+from robustvit.models.patches import PatchEmbed
 from robustvit.models.positions import resize_table
 from robustvit.models.statistics import IMAGENET
-from robustvit.models.vit import PatchEmbed
 from robustvit.types import AnyArray, Inputs, Outputs, Tokens
 
 

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from robustvit import lookup
-from robustvit.models.conv_gradient import conv_general_dilated
 from robustvit.models.convolutions import classify
 from robustvit.models.layers import (
     LN_EPS,
@@ -38,9 +37,8 @@ from robustvit.models.layers import (
     gelu,
     linear_init,
     materialize,
-    torch_bias_init,
-    torch_conv_init,
 )
+from robustvit.models.patches import PatchEmbed
 from robustvit.models.positions import RESIZE_METHODS, resize_table
 from robustvit.types import AnyArray, Inputs, Outputs, Tokens
 
@@ -74,6 +72,8 @@ class ViT(nn.Module):
       norm_pre: LayerNorm before the blocks, and patches without bias (CLIP).
       norm_eps: of every LayerNorm.
       mlp: "gelu", "quick_gelu", or "swiglu" (DINOv2 giant).
+      stem_widths: of a convolutional stem, which halves the image with each of them;
+        empty for a linear map of the patches.
       position_resize: how positions get to another grid, see `resize_positions`.
       drop_path: rate of stochastic depth in the last block, rising linearly from 0.
       mean, std: input normalisation of a new model.
@@ -93,6 +93,7 @@ class ViT(nn.Module):
     norm_pre: bool = False
     norm_eps: float = LN_EPS
     mlp: str = "gelu"
+    stem_widths: tuple[int, ...] = ()
     position_resize: str = "antialias"
     drop_path: float = 0.0
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -107,6 +108,11 @@ class ViT(nn.Module):
         if self.dim % self.num_heads:
             raise ValueError(
                 f"dim={self.dim} must be a multiple of num_heads={self.num_heads}"
+            )
+        if self.stem_widths and self.patch_size != 2 ** len(self.stem_widths):
+            raise ValueError(
+                f"{len(self.stem_widths)} stem_widths make patches of "
+                f"{2 ** len(self.stem_widths)} pixels, not patch_size={self.patch_size}"
             )
         super().__post_init__()
 
@@ -170,7 +176,10 @@ class ViT(nn.Module):
         """(b, h, w, 3) to tokens (b, 1 + registers + patches, d)."""
         b, h, w, _ = x.shape
         patch, d = self.patch_size, self.dim
-        x = PatchEmbed(d, patch, not self.norm_pre, self.dtype, name="patch_embed")(x)
+        x = PatchEmbed(
+            d, patch, not self.norm_pre, self.dtype, self.stem_widths,
+            name="patch_embed",
+        )(x)  # fmt: skip
 
         def tokens(name, count):
             value = self.param(name, tiny_init, (1, count, d)).astype(self.dtype)
@@ -192,38 +201,6 @@ class ViT(nn.Module):
         shape = (1, prefix + native**2, self.dim)
         table = self.param("pos_embed", linear_init, shape)
         return resize_table(table, grid, self.position_resize)
-
-
-class PatchEmbed(nn.Module):
-    """A linear map of each patch, as a convolution."""
-
-    dim: int
-    patch_size: int
-    use_bias: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Inputs) -> Tokens:
-        """(b, h, w, 3) to (b, n, d), row by row."""
-        b, h, w, channels = x.shape
-        patch = self.patch_size
-        if h % patch or w % patch:
-            raise ValueError(
-                f"images of {h}x{w} do not divide into patches of {patch}x{patch}"
-            )
-        x = nn.Conv(
-            self.dim,
-            (patch, patch),
-            (patch, patch),
-            padding="VALID",
-            use_bias=self.use_bias,
-            kernel_init=torch_conv_init,
-            bias_init=torch_bias_init(patch * patch * channels),
-            dtype=self.dtype,
-            conv_general_dilated=conv_general_dilated,
-            name="proj",
-        )(x)
-        return x.reshape(b, -1, self.dim)
 
 
 class Block(nn.Module):

@@ -38,6 +38,8 @@ _PLAIN = [
     ("base", 8, 224), ("small", 32, 224), ("base", 32, 224),
 ]  # fmt: skip
 _DEIT = [("tiny", 16, 224), ("small", 16, 224), ("base", 16, 224), ("base", 16, 384)]
+_UNCHANGED = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+_CVST = [("small", 16, 224), ("medium", 16, 224), ("base", 16, 224)]
 _DEIT3_SIZES = [
     ("small", 16, 224), ("small", 16, 384), ("medium", 16, 224), ("base", 16, 224),
     ("base", 16, 384), ("large", 16, 224), ("large", 16, 384), ("huge", 14, 224),
@@ -70,6 +72,8 @@ def _dinov2(pattern: str, fields, **more) -> dict[str, dict[str, Any]]:
 VARIANTS: dict[str, dict[str, Any]] = {
     **_family("vit_{size}_patch{patch}_{image}", _PLAIN, **HALF),
     **_family("deit_{size}_patch{patch}_{image}", _DEIT, **IMAGENET),
+    # Their authors train on [0, 1] as it is.
+    **_family("vit_{size}_cvst", _CVST, stem_widths=(48, 96, 192, 384), **_UNCHANGED),
     **_family("deit3_{size}_patch{patch}_{image}", _DEIT3_SIZES, **_DEIT3),
     **_family("vit_{size}_patch{patch}_clip_{image}", _CLIP_SIZES, **_CLIP),
     **_family(
@@ -83,6 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     **_dinov2("dinov2_vit{letter}14", _DINOV2, position_resize="dinov2"),
     **_dinov2("dinov2_vit{letter}14_reg", _REGISTERS),
 }
+VARIANTS["vit_medium_cvst"] |= {"cls_position": False, "layer_scale": 1e-6}
 for _name, _fields in {  # OpenAI's and OpenCLIP's own heads: the joint embedding
     "vit_base_patch32_clip_quickgelu_224": {"num_classes": 512},
     "vit_base_patch16_clip_quickgelu_224": {"num_classes": 512},

@@ -87,7 +87,7 @@ def test_slots_and_devices_change_nothing(monkeypatch):
 
     many = look(64)
     assert len(set(many.tolist())) > 1
-    monkeypatch.setattr(engine, "data_mesh", lambda: data_mesh(jax.devices()[:1]))
+    monkeypatch.setattr(engine, "data_mesh", lambda *_: data_mesh(jax.devices()[:1]))
     for batch_size in (1, 7, 64):  # on one device; above there were four
         np.testing.assert_array_equal(look(batch_size), many)
 

@@ -40,7 +40,7 @@ def evaluate(case):
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
     """Four virtual ones share two cores, and take longer to compile for."""
-    monkeypatch.setattr(engine, "data_mesh", lambda: data_mesh(jax.devices()[:1]))
+    monkeypatch.setattr(engine, "data_mesh", lambda *_: data_mesh(jax.devices()[:1]))
 
 
 @pytest.fixture(autouse=True)

@@ -157,6 +157,28 @@ def convnext_cvst(*, stem_widths, **arguments):
     return model
 
 
+class ConvStem(nn.Module):
+    """In the place of the first convolution of a ViT."""
+
+    def __init__(self, widths, dim):
+        super().__init__()
+        layers, inputs = [], 3
+        for width in widths:
+            norm = ChannelsLastNorm(width, eps=1e-6)
+            layers += [nn.Conv2d(inputs, width, 3, 2, 1), norm, nn.GELU()]
+            inputs = width
+        self.stem = nn.Sequential(*layers, nn.Conv2d(inputs, dim, 1))
+
+    def forward(self, x):
+        return self.stem(x)
+
+
+def vit_cvst(*, stem_widths, **arguments):
+    model = timm.create_model("vit_tiny_patch16_224", **arguments)
+    model.patch_embed.proj = ConvStem(stem_widths, arguments["embed_dim"])
+    return model
+
+
 def resnet50_32(**arguments):
     model = timm.create_model("resnet50", **arguments)
     model.conv1, model.maxpool = conv3x3(3, 64), nn.Identity()
@@ -198,6 +220,7 @@ REFERENCES = {
     "preact_resnet": PreActResNet,
     "cifar_resnet": CifarResNet,
     "convnext_cvst": convnext_cvst,
+    "vit_cvst": vit_cvst,
     "resnet50_32": resnet50_32,
     "poolformer": poolformer,
     "poolformer_norm_first": poolformer_norm_first,

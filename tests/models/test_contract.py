@@ -74,7 +74,9 @@ def shrunk(name):
     if getattr(model, "layer_scale", None):
         fields["layer_scale"] = 0.5
     if getattr(model, "stem_widths", ()):
-        fields["stem_widths"] = (4,) * len(model.stem_widths)
+        # As many as there are; of a ViT, as patches of 8 need.
+        number = 3 if isinstance(model, ViT) else len(model.stem_widths)
+        fields["stem_widths"] = (4,) * number
     return model.clone(num_classes=NUM_CLASSES, **fields)
 
 

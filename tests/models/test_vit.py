@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustvit.interop.names import entries
+from robustvit.interop.names import abstract_variables, entries
 from robustvit.models import create_model
 from tests.models.zoo_cases import filled
 
@@ -120,3 +120,21 @@ def test_channels_must_be_those_of_the_normalisation():
     model = create_model("vit_tiny_patch16_224", **SMALL)
     with pytest.raises(ValueError, match="images have 1 channels, and mean="):
         model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("vit_small_cvst", 22_777_576),
+        ("vit_medium_cvst", 39_527_272),
+        ("vit_base_cvst", 87_147_112),
+    ],
+)
+def test_parameters_with_a_convolutional_stem(name, parameters):
+    shapes = abstract_variables(create_model(name))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+def test_a_stem_that_makes_other_patches_is_refused():
+    with pytest.raises(ValueError, match="3 stem_widths make patches of 8 pixels"):
+        create_model("vit_small_cvst", stem_widths=(8, 8, 8))

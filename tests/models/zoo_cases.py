@@ -110,6 +110,7 @@ CASES = (
     _vit("clip", "vit_base_patch16_clip_224", _CLIP),
     _vit("clip_quick_gelu", "vit_base_patch16_clip_quickgelu_224",
          {**_CLIP, "mlp": "quick_gelu"}),
+    _vit("cvst", "vit_cvst", {"stem_widths": (4, 6, 8)}, stem_widths=(4, 6, 8)),
     _vit("tiny", "cait_xxs24_224", {}, family="CaiT"),
     _resnet("basic", {**_BASIC, "layers": (1, 2, 1, 1)}, "resnet18", {}),
     # 65 is odd at every stage: paddings show.
