@@ -44,10 +44,12 @@ class Checkpoints:
     ):
         logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
         policies = ocp.checkpoint_managers
+
+        def score(metrics):
+            return metrics[best_metric]
+
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[best_metric],
-            n=1,
-            keep_checkpoints_without_metrics=False,
+            get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False
         )
         self._workdir, self._best_metric = str(workdir), best_metric
         folder = epath.Path(workdir)
@@ -60,6 +62,7 @@ class Checkpoints:
                 preservation_policy=policies.AnyPreservationPolicy(
                     [policies.LatestN(keep), best, self._sound]
                 ),
+                best_fn=score,  # without it, metrics are not written to disk
                 create=not read_only,
                 read_only=read_only,
             ),
