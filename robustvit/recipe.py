@@ -17,7 +17,7 @@ from typing import Any
 import optax
 
 from robustvit import lookup
-from robustvit.attacks import TrainingAttack
+from robustvit.attacks import PGD
 from robustvit.training import optim, schedules
 from robustvit.training.settings import Settings
 from robustvit.training.watchdog import Watchdog
@@ -75,7 +75,7 @@ def whole_updates(steps_per_epoch: int, accumulate: int) -> int:
 
 
 def build_watchdog(
-    c: Config, attack: TrainingAttack, rebuild: Callable[[TrainingAttack], Objective]
+    c: Config, attack: PGD, rebuild: Callable[[PGD], Objective]
 ) -> Watchdog | None:
     """The watchdog of a config, or None.
 

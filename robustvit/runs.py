@@ -21,7 +21,7 @@ import optax
 from ml_collections import ConfigDict
 
 from robustvit import augmentation, lookup, recipe
-from robustvit.attacks import ATTACKS, STEP_SIZES, TrainingAttack
+from robustvit.attacks import ATTACKS, PGD, STEP_SIZES
 from robustvit.data import pipeline, transforms
 from robustvit.data.loading import LoaderStats
 from robustvit.data.sources import Source, open_source
@@ -49,7 +49,7 @@ class Run:
     config: dict[str, Any]  # resolved, plain types only
     model: Any
     objective: Objective
-    attack: TrainingAttack
+    attack: PGD
     tx: optax.GradientTransformation
     data: TrainData
     threat: ThreatModel
@@ -166,7 +166,7 @@ def _model_fields(c):
     return lookup.arguments("model", MODELS, c.model.name)
 
 
-def build_attack(c: Config) -> TrainingAttack:
+def build_attack(c: Config) -> PGD:
     """The training attack of a resolved config."""
     args = dict(c.attack.args)
     args["step_size"] = parse_eps(args["step_size"], norm="l2")

@@ -13,7 +13,6 @@ from robustvit.attacks.pgd import PGD, fgsm, light_step_size
 from robustvit.attacks.square import Square
 
 ATTACKS = {"fgsm": fgsm, "pgd": PGD, "apgd": TrainingAPGD}
-TrainingAttack = PGD | TrainingAPGD
 # What step_size="auto" means in a config, from eps and the number of steps.
 STEP_SIZES = {
     "fgsm": light_step_size,
@@ -30,7 +29,6 @@ __all__ = [
     "LabelAttack",
     "Square",
     "TrainingAPGD",
-    "TrainingAttack",
     "autoattack",
     "fgsm",
     "first_step_size",

@@ -21,15 +21,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from robustvit.attacks import apgd
-from robustvit.attacks.pgd import CarryingLossFn
+from robustvit.attacks.pgd import PGD, CarryingLossFn
 from robustvit.attacks.slots import choose
 from robustvit.threat import ThreatModel
-from robustvit.types import Images, Keys, LossFn, PyTree
+from robustvit.types import Images, Keys, PyTree
 
 
 @dataclass(frozen=True)
-class TrainingAPGD:
-    """Auto-PGD as a `Maximizer`, in linf and l2.
+class TrainingAPGD(PGD):
+    """PGD that chooses its own steps and keeps its best point, in linf and l2.
 
     Args:
       steps: gradient steps.
@@ -40,27 +40,12 @@ class TrainingAPGD:
       ValueError: if `steps` is below 1 or `step_size` is negative; in l1, when called.
     """
 
-    steps: int
-    step_size: float
     random_start: bool = False
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"APGD needs at least 1 step, got steps={self.steps}")
-        if self.step_size < 0:
-            raise ValueError(f"step_size={self.step_size} must not be negative")
 
     @property
     def forwards(self) -> int:
         """Forward passes that it costs, a backward pass counted as one."""
         return 2 * self.steps + 1
-
-    def __call__(
-        self, loss_fn: LossFn, x: Images, threat: ThreatModel, keys: Keys
-    ) -> Images:
-        """Images inside `threat` around x, with `loss_fn` raised."""
-        x_adv, _ = self.ascend(lambda z, _, c: (loss_fn(z), c), x, threat, keys, ())
-        return x_adv
 
     def ascend(
         self,
@@ -70,7 +55,7 @@ class TrainingAPGD:
         keys: Keys,
         carry: PyTree,
     ) -> tuple[Images, PyTree]:
-        """The same climb for a loss that threads a carry from step to step."""
+        """The climb, for a loss that threads a carry from step to step."""
         if threat.norm == "l1":
             raise ValueError("APGD for training is for linf and l2, got norm='l1'")
 

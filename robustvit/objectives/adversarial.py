@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from robustvit import lookup, losses
-from robustvit.attacks import TrainingAttack
+from robustvit.attacks import PGD
 from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
@@ -33,7 +33,7 @@ ATTACK_LOSSES = ("untargeted", "targeted", "soft")
 
 def adversarial(
     model: Any,
-    attack: TrainingAttack,
+    attack: PGD,
     *,
     label_smoothing: float = 0.1,
     attack_loss: str = "untargeted",

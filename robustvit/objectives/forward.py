@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from robustvit import losses
-from robustvit.attacks import TrainingAttack
+from robustvit.attacks import PGD
 from robustvit.threat import ThreatModel
 from robustvit.types import (
     Batch,
@@ -79,7 +79,7 @@ def train_logits(
 
 def climb(
     model: Any,
-    attack: TrainingAttack,
+    attack: PGD,
     attack_bn: str,
     loss: Callable[[Logits], PerExample],
     state: TrainState,

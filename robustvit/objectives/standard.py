@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustvit.attacks import TrainingAttack
+from robustvit.attacks import PGD
 from robustvit.objectives.forward import (
     accuracy,
     cross_entropy,
@@ -15,7 +15,7 @@ from robustvit.types import Objective
 
 
 def standard(
-    model: Any, attack: TrainingAttack | None = None, *, label_smoothing: float = 0.0
+    model: Any, attack: PGD | None = None, *, label_smoothing: float = 0.0
 ) -> Objective:
     """Cross-entropy on the images as they are.
 

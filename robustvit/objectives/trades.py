@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from robustvit import lookup, losses
-from robustvit.attacks import TrainingAttack
+from robustvit.attacks import PGD
 from robustvit.objectives.forward import (
     ATTACK_BN,
     accuracy,
@@ -31,7 +31,7 @@ from robustvit.types import Objective
 
 def trades(
     model: Any,
-    attack: TrainingAttack,
+    attack: PGD,
     *,
     beta: float = 6.0,
     label_smoothing: float = 0.0,

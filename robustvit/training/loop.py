@@ -21,7 +21,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from robustvit.attacks import TrainingAttack
+from robustvit.attacks import PGD
 from robustvit.parallel import check_divisible, data_mesh, put_batch, replicated
 from robustvit.threat import ThreatModel
 from robustvit.training.checkpoint import Checkpoints
@@ -60,7 +60,7 @@ def fit(
     tx: optax.GradientTransformation,
     *,
     data: TrainData,
-    validate_with: TrainingAttack,
+    validate_with: PGD,
     threat: ThreatModel,
     threat_at: Callable[[int], ThreatModel],
     lr_at: EpochSchedule,
@@ -147,7 +147,7 @@ class _Run:
     objective: Objective
     tx: optax.GradientTransformation
     data: TrainData
-    validate_with: TrainingAttack
+    validate_with: PGD
     threat: ThreatModel
     threat_at: Callable[[int], ThreatModel]
     lr_at: EpochSchedule

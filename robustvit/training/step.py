@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from robustvit import losses
-from robustvit.attacks import TrainingAttack
+from robustvit.attacks import PGD
 from robustvit.objectives.forward import eval_logits, example_keys
 from robustvit.threat import ThreatModel
 from robustvit.types import (
@@ -159,7 +159,7 @@ def evaluation_variables(state: TrainState) -> PyTree:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def make_eval_step(model: Any, attack: TrainingAttack) -> Callable[..., Metrics]:
+def make_eval_step(model: Any, attack: PGD) -> Callable[..., Metrics]:
     """Build `(variables, batch, threat, key) -> sums` over the unmasked examples.
 
     `clean` and `robust` count right answers before and after `attack` on the

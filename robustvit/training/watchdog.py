@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from robustvit import lookup, losses
-from robustvit.attacks import PGD, TrainingAttack
+from robustvit.attacks import PGD, TrainingAPGD
 from robustvit.objectives.forward import eval_logits, example_keys
 from robustvit.threat import ThreatModel
 from robustvit.types import Batch, Metrics, Objective, PerExample, TrainState
@@ -64,8 +64,8 @@ class Watchdog:
       ValueError: for a number out of range, or a longer attack that is not longer.
     """
 
-    attack: TrainingAttack
-    rebuild: Callable[[TrainingAttack], Objective]
+    attack: PGD
+    rebuild: Callable[[PGD], Objective]
     every: int = 50
     steps: int = 10
     gap: float = 0.2
@@ -211,7 +211,7 @@ def readings_of(history: History) -> list[Mapping[str, Any]]:
 
 def explain(cause: str, values: Mapping[str, float], watchdog: Watchdog) -> str:
     """What is wrong and what helps, in two sentences."""
-    kind = "PGD" if isinstance(watchdog.attack, PGD) else "APGD"
+    kind = "APGD" if isinstance(watchdog.attack, TrainingAPGD) else "PGD"
     short = f"{kind}-{watchdog.attack.steps}"
     long = f"PGD-{watchdog.steps}"
     if cause == "masked":

@@ -15,14 +15,14 @@ BATCH = 1000
 
 
 @pytest.fixture(scope="module")
-def test_set(tfds_dir):
+def cifar_test_images(tfds_dir):
     source = open_source("cifar10", "test", data_dir=tfds_dir)
     examples = [source[i] for i in range(len(source))]
     pixels = np.stack([images.decode(example["image"]) for example in examples])
     return pixels, np.array([example["label"] for example in examples])
 
 
-def test_published_weights_classify_as_published(test_set):
+def test_published_weights_classify_as_published(cifar_test_images):
     if not ORACLES.is_dir():
         pytest.skip("needs the project's weights in ../shared/oracles")
     model = rv.create_model("resnet20")
@@ -31,7 +31,7 @@ def test_published_weights_classify_as_published(test_set):
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
     predict = jax.jit(lambda x: model.apply(variables, x / 255.0).logits.argmax(1))
 
-    pixels, labels = test_set
+    pixels, labels = cifar_test_images
     assert len(pixels) == 10_000
     correct = 0
     for start in range(0, len(pixels), BATCH):
