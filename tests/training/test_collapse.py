@@ -41,9 +41,10 @@ def robust_accuracy(data, state):
 def test_collapse_is_seen_and_undone(data, tmp_path):
     """Some minute. The numbers are of PGD-10 on the images held out.
 
-    It is 63% at step 500, 58% at 650 and, left alone, 13% in the end. The first alarm
-    comes at step 550, the first rollback at 650; after two it ends with 49%.
+    It is some 62% at step 450 and, left alone, 13% in the end. The first alarm
+    comes at step 550 or 600, the first rollback at 650; after two it ends with 49%.
     """
+    sound = robust_accuracy(data, collapse.train(data, tmp_path, epochs=9).state)
     watched = {"every": 50, "action": "warn"}
     left = collapse.train(data, tmp_path / "left", epochs=18, watchdog=watched)
     alarms = [r["step"] for r in left.history if "watchdog/alarm" in r]
@@ -55,7 +56,8 @@ def test_collapse_is_seen_and_undone(data, tmp_path):
     assert 1 <= len(rollbacks) <= 4
     before = robust_accuracy(data, left.state)
     after = robust_accuracy(data, saved.state)
-    assert before < 0.25 and after > 0.4, (before, after)
+    print(f"PGD-10 at step 450 {sound:.1%}, left {before:.1%}, saved {after:.1%}")
+    assert sound > 0.55 and before < 0.25 and after > 0.4, (sound, before, after)
     # What is learned is not the share of the larger class.
     clean = [r["val/clean_accuracy"] for r in saved.history if "val/loss" in r]
     assert np.max(clean) > 0.72
